@@ -1,0 +1,7 @@
+#include "bindings.hpp"
+
+namespace mpaxos {
+
+void bind_plane(nanobind::module_&) {}
+
+}  // namespace mpaxos

@@ -1,0 +1,13 @@
+// Each part of the extension binds itself; module.cpp puts them together.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+namespace mpaxos {
+
+void bind_values(nanobind::module_& m);   // Batch, ReplySet, checksums, constants
+void bind_plane(nanobind::module_& m);    // Plane, events
+void bind_storage(nanobind::module_& m);  // Pool
+void bind_engine(nanobind::module_& m);   // Engine
+
+}  // namespace mpaxos

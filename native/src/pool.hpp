@@ -1,0 +1,62 @@
+// One replica's persistent memory: a libpmemobj pool with everything the replica must not lose.
+#pragma once
+
+#include <libpmemobj.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "batch.hpp"
+
+namespace mpaxos {
+
+inline constexpr std::size_t kMaxContainers = 64;
+
+// The position of the state machine; changed only inside the transaction that changes the state.
+struct AppliedRoot {
+  std::uint64_t slot;        // applied_upto
+  std::uint64_t digest;      // running digest
+  std::uint64_t time;        // largest time stamp, ns since the epoch
+  std::uint64_t state_used;  // bytes counted against state_limit
+  std::uint64_t sessions;    // number of open sessions
+  std::uint64_t reply_slots; // sum of their windows
+  std::uint64_t reserved;
+  std::uint32_t reserved2;
+  std::uint32_t crc;         // CRC-32C of the 60 bytes before
+};
+static_assert(sizeof(AppliedRoot) == 64);
+
+struct ContainerRoot {
+  char name[64];        // zero-terminated; empty: unused
+  std::uint64_t tree;   // pool offset of the tree's root node; 0: empty
+  std::uint64_t count;  // number of items
+  std::uint64_t reserved[6];
+};
+static_assert(sizeof(ContainerRoot) == 128);
+
+// What the engine keeps in the pool's root object.
+struct EngineRoot {
+  AppliedRoot applied;
+  std::uint64_t session_table;  // pool offset of an array of max_sessions pool offsets
+  std::uint64_t reserved[7];
+  ContainerRoot containers[kMaxContainers];
+};
+
+// Limits written at creation, never changed.
+struct PoolLimits {
+  std::uint64_t state_limit;
+  std::uint64_t max_sessions;
+  std::uint64_t max_reply_slots;
+};
+
+class Pool {
+ public:
+  virtual ~Pool() = default;
+  virtual PMEMobjpool* handle() = 0;
+  virtual EngineRoot& engine_root() = 0;
+  virtual const PoolLimits& limits() const = 0;
+};
+
+}  // namespace mpaxos

@@ -1,0 +1,221 @@
+"""The C++ extension: everything that touches each request or must be made persistent.
+
+Times are nanoseconds. All calls that do work release the GIL. Errors are those of mpaxos.errors.
+"""
+
+from typing import final
+
+# ---------------------------------------------------------------- digests, frames
+
+def crc32c(data: bytes | bytearray | memoryview, crc: int = 0) -> int:
+    """CRC-32C (Castagnoli) of `data`, continuing from `crc`."""
+
+def digest64(data: bytes | bytearray | memoryview) -> int:
+    """XXH3 64-bit digest of `data`, seed 0."""
+
+# Kinds of entries in a batch
+ENTRY_COMMAND: int  # 0
+ENTRY_OPEN: int  # 1: opens a session; `sequence` is the connection's token, payload is u32 window
+ENTRY_CLOSE: int  # 2: closes the session
+ENTRY_QUERY: int  # 3: only in batches of queries
+
+# Status of a reply
+STATUS_OK: int  # 0
+STATUS_FAILED: int  # 1: the command raised; payload is msgpack [type, message]
+STATUS_EXPIRED: int  # 2: no such session
+STATUS_NOSPACE: int  # 3
+STATUS_REFUSED: int  # 4: not executed: no quorum
+STATUS_OVERLOADED: int  # 5: not executed: queues full
+STATUS_BAD: int  # 6: malformed request or sequence outside the window; payload: text
+STATUS_OPENED: int  # 7: reply to ENTRY_OPEN; payload is u64 session id (little-endian)
+
+@final
+class Batch:
+    """Requests that are decided together; immutable, shared without copying."""
+
+    @property
+    def digest(self) -> int: ...
+    @property
+    def length(self) -> int: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def origin(self) -> int: ...
+    @property
+    def incarnation(self) -> int: ...
+    @property
+    def number(self) -> int: ...
+    @staticmethod
+    def parse(data: bytes) -> Batch:
+        """Raises WireError unless `data` is exactly one well-formed batch."""
+    @staticmethod
+    def noop(origin: int = 0, incarnation: int = 0, number: int = 0) -> Batch: ...
+    @staticmethod
+    def build(
+        origin: int,
+        incarnation: int,
+        number: int,
+        entries: list[tuple[int, int, int, int, bytes]],
+    ) -> Batch:
+        """Entries are (session, sequence, lowest, kind, payload)."""
+    def data(self) -> bytes: ...
+    def entries(self) -> list[tuple[int, int, int, int, bytes]]: ...
+
+@final
+class ReplySet:
+    """Replies on their way to the clients of this replica."""
+
+    def __init__(self) -> None: ...
+    def add(self, session: int, sequence: int, status: int, payload: bytes) -> None: ...
+    def entries(self) -> list[tuple[int, int, int, bytes]]: ...
+    def __len__(self) -> int: ...
+
+# ---------------------------------------------------------------- the plane: sockets
+
+EVENT_PEER_MESSAGE: int  # (kind, peer, control: bytes, [(time, Batch), ...])
+EVENT_PEER_UP: int  # (kind, peer)
+EVENT_PEER_DOWN: int  # (kind, peer)
+EVENT_BATCH: int  # (kind, Batch)
+EVENT_READS: int  # (kind, Batch)
+EVENT_ADMIN: int  # (kind, token, bytes)
+EVENT_NOTICE: int  # (kind, port: str, address: str, reason: str)  a connection closed for cause
+
+@final
+class Plane:
+    """All sockets of one replica, served by the thread that calls poll()."""
+
+    def __init__(
+        self,
+        *,
+        replica: int,
+        cluster: bytes,  # 16 bytes
+        incarnation: int,
+        agreement: int,  # digest of the settings that must be equal on all replicas
+        peers: dict[int, tuple[str, int]],  # advertised peer addresses of the others
+        listen_peer: tuple[str, int],
+        listen_client: tuple[str, int],
+        listen_jpaxos: tuple[str, int] | None,
+        max_request: int = 1 << 20,  # bytes of one request's payload
+        max_batch: int = 1 << 18,  # target bytes of one batch; one request may exceed it
+        max_pending: int = 1 << 23,  # bytes of requests held before sockets are not read any more
+        max_connections: int = 10_000,
+        handshake_seconds: float = 5.0,
+        frame_seconds: float = 20.0,  # a frame once begun must be complete by then
+    ) -> None:
+        """Binds all ports (0 picks a free one). Raises ConfigError naming port and reason."""
+    def ports(self) -> tuple[int, int, int]:
+        """The bound (peer, client, jpaxos) ports; 0 where there is none."""
+    def poll(self, until: int, room: int, quorum: bool) -> tuple[int, list[tuple[object, ...]]]:
+        """Serve sockets until something happened or the monotonic clock reads `until`; at most
+        100 ms. Returns (now, events). At most `room` batches of local commands are handed out;
+        with `quorum` False new commands and queries are answered STATUS_REFUSED."""
+    def send(self, peer: int, control: bytes, values: list[tuple[int, Batch]]) -> None:
+        """Queue a message; dropped when the peer is not connected or its queue is full."""
+    def deliver(self, replies: ReplySet) -> None:
+        """Queue replies for those clients that are connected here."""
+    def answer(self, token: int, data: bytes) -> None:
+        """Answer an EVENT_ADMIN."""
+    def flush(self) -> None:
+        """Write queued bytes: one system call per connection that has any."""
+    def wake(self) -> None:
+        """Make a poll() in another thread return soon. The only call safe from other threads."""
+    def counters(self) -> dict[str, int]:
+        """Connections, bytes, frames, and closed_<reason> counts."""
+    def set_identity(self, cluster_name: str, machine: str) -> None:
+        """Texts sent to clients in the welcome."""
+    def close(self) -> None: ...
+
+# ---------------------------------------------------------------- persistent memory
+
+@final
+class Pool:
+    """One replica's persistent memory: promise, log ring, positions, sessions, containers."""
+
+    @staticmethod
+    def create(
+        path: str,
+        *,
+        size: int,
+        log_size: int,
+        cluster: bytes,
+        replica: int,
+        replicas: int,
+        machine: str,
+        state_limit: int,
+        max_sessions: int,
+        max_reply_slots: int,
+    ) -> None:
+        """Create atomically (temporary name, fsync, rename, fsync of the directory). Raises
+        StorageFull, StorageForeign (something is already there)."""
+    def __init__(self, path: str, *, cluster: bytes, replica: int, size: int) -> None:
+        """Open and verify; `size` is the file size recorded when it was created. Raises
+        StorageMissing, StorageForeign, StorageLocked, StorageVersion, StorageCorrupt."""
+    def info(self) -> dict[str, int | str]:
+        """size, log_size, replicas, machine, state_limit, state_used, heap_used, sessions, ..."""
+    @property
+    def promised(self) -> tuple[int, int]: ...
+    @property
+    def applied_upto(self) -> int: ...
+    @property
+    def applied_digest(self) -> int: ...
+    @property
+    def applied_time(self) -> int: ...
+    @property
+    def truncated_upto(self) -> int: ...
+    @property
+    def log_room(self) -> int:
+        """Free bytes of the log ring."""
+    @property
+    def log_size(self) -> int: ...
+    def slots(self) -> list[tuple[int, int, int]]:
+        """(slot, round, leader) of the newest record of each slot above truncated_upto."""
+    def write(
+        self,
+        promise: tuple[int, int] | None,
+        records: list[tuple[int, int, int, int, Batch]],
+        truncate_upto: int,
+    ) -> None:
+        """Make durable in this order: the promise, the records (slot, round, leader, time,
+        batch), the truncation (0: none). Durable on return. Raises StorageFull when the ring has
+        no room (nothing written)."""
+    def read(self, slot: int) -> tuple[int, int, int, Batch] | None:
+        """(round, leader, time, batch) of the newest record, checksums verified."""
+    def close(self) -> None: ...
+
+@final
+class Engine:
+    """Applies decided batches to the state machine in a Pool: duplicates are recognised by the
+    session table; one transaction per slot holds state, replies and applied position.
+
+    All calls for one Pool come from one thread (libpmemobj transactions are per thread); that
+    thread may differ from the one that writes the log."""
+
+    def __init__(self, pool: Pool) -> None: ...
+    # native machine ("kv")
+    def apply_kv(self, slot: int, time: int, batch: Batch) -> ReplySet: ...
+    def query_kv(self, batch: Batch) -> ReplySet: ...
+    # machine in Python: begin, run each request, finish
+    def begin(self, slot: int, time: int, batch: Batch) -> list[tuple[int, int, int, bytes]]:
+        """The requests to run, in order: (index in the batch, session, sequence, payload)."""
+    def finish(
+        self,
+        replies: list[tuple[int, bytes]],
+        changes: list[tuple[int, bytes, bytes | None]],
+    ) -> ReplySet:
+        """Commit the slot begun last: (status, payload) for each request to run and the merged
+        changes (container, key, value or None to delete)."""
+    @property
+    def mark(self) -> tuple[int, int]:
+        """(slot, digest) of the last applied slot."""
+    def container(self, name: str) -> int:
+        """Number of the container called `name` (up to 63 bytes); created when new."""
+    def get(self, container: int, key: bytes) -> bytes | None: ...
+    def scan(
+        self, container: int, start: bytes, end: bytes | None, limit: int
+    ) -> list[tuple[bytes, bytes]]:
+        """Up to `limit` items with start <= key < end (None: no end), ascending by key bytes."""
+    def size(self, container: int) -> int: ...
+    def state_used(self) -> int:
+        """Bytes of the state as counted against state_limit; the same on every replica."""
+    def state_digest(self) -> int:
+        """64-bit digest over the contents of all containers and sessions; reads all of it."""

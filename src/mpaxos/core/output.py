@@ -1,0 +1,117 @@
+"""What goes into a step of the protocol and what comes out.
+
+    output = replica.step(now, events)
+
+The caller carries an Output out in the order of its fields; nothing else is asked of the world.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from mpaxos.core.messages import AnyMessage, Envelope
+from mpaxos.core.types import Ballot, Batch, Instant, Mark, Record, ReplicaId, Slot, Value
+
+# ------------------------------------------------------------------ events
+
+
+class Received(msgspec.Struct):
+    """A message of another replica arrived."""
+
+    sender: ReplicaId
+    message: AnyMessage
+
+
+class PeerUp(msgspec.Struct):
+    """The connection to a replica is open."""
+
+    peer: ReplicaId
+
+
+class PeerDown(msgspec.Struct):
+    """The connection to a replica broke: a crashed process is noticed at once."""
+
+    peer: ReplicaId
+
+
+class LocalBatch(msgspec.Struct):
+    """Commands of this replica's own clients."""
+
+    batch: Batch
+
+
+class LocalReads(msgspec.Struct):
+    """Queries of this replica's own clients."""
+
+    batch: Batch
+
+
+class Applied(msgspec.Struct):
+    """The state machine has made everything up to `mark.slot` durable; `marks` are the digests of
+    the slots applied since the last such event, in order (the last one is `mark`)."""
+
+    mark: Mark
+    marks: list[Mark]
+
+
+class LogRoom(msgspec.Struct):
+    """Free bytes in the log, told after each write."""
+
+    free: int
+
+
+class Resign(msgspec.Struct):
+    """An operator asks: hand the leadership to another replica if we hold it."""
+
+
+Event = Received | PeerUp | PeerDown | LocalBatch | LocalReads | Applied | LogRoom | Resign
+
+# ------------------------------------------------------------------ output
+
+
+class WritePromise(msgspec.Struct):
+    ballot: Ballot
+
+
+class WriteRecord(msgspec.Struct):
+    record: Record
+
+
+class Truncate(msgspec.Struct):
+    """Records of slots up to `upto` are not needed any more. Always at most the applied slot."""
+
+    upto: Slot
+
+
+Write = WritePromise | WriteRecord | Truncate
+
+
+class Decided(msgspec.Struct):
+    slot: Slot
+    value: Value
+
+
+class ReadReady(msgspec.Struct):
+    """These queries may be answered once everything up to `slot` is applied."""
+
+    batch: Batch
+    slot: Slot
+
+
+class Output(msgspec.Struct):
+    """All that one step asks for, to be done in the order of the fields."""
+
+    writes: list[Write] = []
+    """1. Durable before anything below, in this order."""
+    messages: list[Envelope] = []
+    """2. May be lost, repeated, reordered."""
+    decided: list[Decided] = []
+    """3. In slot order, no gaps, once per incarnation."""
+    reads: list[ReadReady] = []
+    """4. Answered once applied that far."""
+    wake_at: Instant = 0
+    """Call step again then, at the latest."""
+    room: int = 0
+    """How many more batches of local clients the protocol can take now."""
+    quorum: bool = True
+    """False: no majority has been reachable for a while; clients are told so."""

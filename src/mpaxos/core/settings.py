@@ -1,0 +1,40 @@
+"""Numbers the protocol runs by. Times are nanoseconds."""
+
+from __future__ import annotations
+
+import msgspec
+
+from mpaxos.core.types import Instant, ReplicaId
+
+MILLISECOND: Instant = 1_000_000
+SECOND: Instant = 1_000_000_000
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """One replica's view of the protocol's numbers. The replicas are 0 .. replicas - 1."""
+
+    replica: ReplicaId
+    replicas: int
+    window: int = 16
+    """Slots a leader may have in flight."""
+    local_batches: int = 8
+    """Batches of a replica's own clients that may wait for their decision."""
+    heartbeat: Instant = 50 * MILLISECOND
+    election: Instant = 400 * MILLISECOND
+    """Shortest silence of the leader after which a replica seeks votes; each time a random
+    part of `election_spread` is added, so that two seldom start together."""
+    election_spread: Instant = 250 * MILLISECOND
+    down_spread: Instant = 50 * MILLISECOND
+    """When the connection to the leader broke, the wait is a random part of this alone."""
+    retry: Instant = 200 * MILLISECOND
+    """Unanswered prepares, accepts, forwards, read-index and catch-up requests are repeated."""
+    quorum_grace: Instant = 2 * SECOND
+    """So long without a known leader, and clients are told that there is no quorum."""
+    max_apply_lag: int = 4096
+    """Decided but not yet applied slots; beyond it a leader proposes no more."""
+    catchup_slots: int = 256
+    catchup_bytes: int = 1 << 20
+    mark_interval: int = 32
+    """Digests are compared at slots that are multiples of this."""
+    record_overhead: int = 128
+    """Upper bound of what the log adds to the bytes of a batch."""
