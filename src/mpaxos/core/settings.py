@@ -38,3 +38,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Digests are compared at slots that are multiples of this."""
     record_overhead: int = 128
     """Upper bound of what the log adds to the bytes of a batch."""
+
+    @property
+    def horizon(self) -> int:
+        """How far beyond its decided slots a replica accepts. Twice the window, so that a
+        replica that is not behind accepts whatever a leader may send."""
+        return 2 * self.window

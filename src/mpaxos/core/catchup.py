@@ -1,0 +1,124 @@
+"""Catch-up: a replica that missed decided slots gets them from the log of another one.
+
+One request is under way at a time, to a replica chosen at random among those that may have the
+slots, the leader only when nobody else can help. A leader itself never catches up: what it
+says about decided slots must come from votes in its own ballot alone (see Learner.leader_says).
+"""
+
+from __future__ import annotations
+
+import random
+
+from mpaxos.core.acceptor import Acceptor
+from mpaxos.core.learner import Learner
+from mpaxos.core.messages import CatchupReply, CatchupRequest
+from mpaxos.core.settings import Settings
+from mpaxos.core.turn import Turn
+from mpaxos.core.types import Ballot, Instant, ReplicaId, Slot, Value
+
+
+class Catchup:
+    """Asks for missing slots, and serves others'."""
+
+    def __init__(
+        self, settings: Settings, acceptor: Acceptor, learner: Learner, rng: random.Random
+    ) -> None:
+        self._settings = settings
+        self._acceptor = acceptor
+        self._learner = learner
+        self._rng = rng
+        self._asked: tuple[ReplicaId, Slot, Instant] | None = None
+        self._helpless: dict[ReplicaId, Slot] = {}
+        """Replicas that could not help with this slot."""
+        self._truncated: dict[ReplicaId, Slot] = {}
+
+    def too_far_behind(self, others: int) -> bool:
+        """True when every other replica has truncated what is needed next."""
+        needed = self._learner.decided_upto + 1
+        gone = sum(upto >= needed for upto in self._truncated.values())
+        return others > 0 and gone >= others
+
+    def serve(self, turn: Turn, asker: ReplicaId, request: CatchupRequest) -> None:
+        """Send decided values from `request.start` on, as many as the limits allow."""
+        ballots: list[Ballot] = []
+        values: list[Value] = []
+        size = 0
+        last = min(
+            request.end,
+            self._learner.decided_upto,
+            request.start + self._settings.catchup_slots - 1,
+        )
+        for slot in range(max(1, request.start), last + 1):
+            record = self._acceptor.record(slot)
+            if record is None:
+                break
+            size += record.value.batch.length
+            if values and size > self._settings.catchup_bytes:
+                break
+            ballots.append(record.ballot)
+            values.append(record.value)
+        turn.send(
+            asker,
+            CatchupReply(
+                request.start,
+                self._acceptor.truncated_upto,
+                self._learner.decided_upto,
+                ballots,
+                values,
+            ),
+        )
+
+    def request(
+        self, turn: Turn, connected: list[ReplicaId], leader: ReplicaId | None, applied_upto: Slot
+    ) -> None:
+        """Ask for what is missing, unless a question is under way or the applier is behind."""
+        start = self._learner.decided_upto + 1
+        if not self._missing(start) or not connected:
+            self._asked = None
+            return
+        if start - applied_upto > self._settings.max_apply_lag // 2:
+            return
+        if self._asked is not None:
+            peer, asked_start, asked_at = self._asked
+            waiting = turn.now < asked_at + self._settings.retry
+            if waiting and asked_start == start and peer in connected:
+                return
+            if not waiting:
+                self._helpless[peer] = start
+        source = self._choose(connected, leader, start)
+        if source is None:
+            self._helpless.clear()
+            self._asked = (connected[0], start, turn.now)  # pause before the next round
+            return
+        self._asked = (source, start, turn.now)
+        turn.send(source, CatchupRequest(start, self._learner.known_upto))
+
+    def received(self, turn: Turn, sender: ReplicaId, reply: CatchupReply) -> None:
+        """Learn the decided values of a reply."""
+        self._learner.heard_of(reply.decided_upto)
+        self._truncated[sender] = reply.truncated_upto
+        if self._asked is not None and self._asked[0] == sender:
+            self._asked = None
+        if not reply.values:
+            self._helpless[sender] = reply.start
+        for offset, (ballot, value) in enumerate(zip(reply.ballots, reply.values, strict=True)):
+            slot = reply.start + offset
+            if slot != self._learner.decided_upto + 1:
+                continue
+            if not self._learner.learn(turn, slot, ballot, value):
+                break
+
+    def wake_at(self) -> Instant | None:
+        return None if self._asked is None else self._asked[2] + self._settings.retry
+
+    def _missing(self, slot: Slot) -> bool:
+        """Somebody knows `slot` to be decided and we do not."""
+        return slot <= self._learner.known_upto
+
+    def _choose(
+        self, connected: list[ReplicaId], leader: ReplicaId | None, start: Slot
+    ) -> ReplicaId | None:
+        able = [peer for peer in connected if self._helpless.get(peer) != start]
+        followers = [peer for peer in able if peer != leader]
+        choice = followers or able
+        return self._rng.choice(choice) if choice else None

@@ -1,0 +1,105 @@
+"""The learner: which slots are decided.
+
+A slot is decided when a majority accepted it *in the same ballot* (Lamport 2001, section 2.3):
+votes belong to a ballot, and a vote of another ballot never completes a majority. There are two
+more ways to know: the leader says up to where it is decided, which holds for what we accepted in
+that leader's own ballot; and catch-up, which brings decided values themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mpaxos.core.acceptor import Acceptor
+from mpaxos.core.invariant import invariant
+from mpaxos.core.settings import Settings
+from mpaxos.core.turn import Turn
+from mpaxos.core.types import (
+    ZERO_BALLOT,
+    Ballot,
+    Record,
+    Recovered,
+    ReplicaId,
+    Slot,
+    Value,
+    majority,
+)
+
+
+class Learner:
+    """Counts votes and hands out decided values, in slot order and without gaps."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        recovered: Recovered,
+        acceptor: Acceptor,
+        on_decided: Callable[[Slot, Value], None],
+    ) -> None:
+        self.decided_upto = recovered.applied.slot
+        self.known_upto = self.decided_upto
+        """The highest slot that anybody said is decided."""
+        self._majority = majority(settings.replicas)
+        self._horizon = settings.horizon
+        self._acceptor = acceptor
+        self._on_decided = on_decided
+        self._votes: dict[Slot, tuple[Ballot, int]] = {}
+        self._leader_says: tuple[Ballot, Slot] = (ZERO_BALLOT, 0)
+
+    def vote(self, slot: Slot, ballot: Ballot, voter: ReplicaId) -> None:
+        """`voter` has durably accepted `slot` in `ballot`."""
+        if not self.decided_upto < slot <= self.decided_upto + self._horizon:
+            return  # decided already, or so far ahead that catch-up is the way
+        held = self._votes.get(slot)
+        if held is None or held[0] < ballot:
+            self._votes[slot] = (ballot, 1 << voter)
+        elif held[0] == ballot:
+            self._votes[slot] = (ballot, held[1] | 1 << voter)
+
+    def voted(self, slot: Slot, ballot: Ballot, voter: ReplicaId) -> bool:
+        """True when the vote of `voter` for `slot` in `ballot` is known."""
+        held = self._votes.get(slot)
+        return held is not None and held[0] == ballot and bool(held[1] >> voter & 1)
+
+    def leader_says(self, ballot: Ballot, decided_upto: Slot) -> None:
+        """The leader of `ballot` knows everything up to `decided_upto` to be decided."""
+        self.heard_of(decided_upto)
+        self._leader_says = max(self._leader_says, (ballot, decided_upto))
+
+    def heard_of(self, decided_upto: Slot) -> None:
+        """Somebody knows everything up to `decided_upto` to be decided."""
+        self.known_upto = max(self.known_upto, decided_upto)
+
+    def advance(self, turn: Turn) -> None:
+        """Hand out all that is decided and contiguous."""
+        while (record := self._next_decided()) is not None:
+            self._emit(turn, record.slot, record.value)
+
+    def learn(self, turn: Turn, slot: Slot, ballot: Ballot, value: Value) -> bool:
+        """Another replica sent the decided `value` of the next slot. False: no room in the log."""
+        invariant(slot == self.decided_upto + 1, f"learned slot {slot} out of order")
+        if not self._acceptor.learn(turn, slot, ballot, value):
+            return False
+        self._emit(turn, slot, value)
+        return True
+
+    def _next_decided(self) -> Record | None:
+        slot = self.decided_upto + 1
+        ballot, mask = self._votes.get(slot, (ZERO_BALLOT, 0))
+        if mask.bit_count() >= self._majority:
+            record = self._acceptor.record(slot)
+            # A record of a later ballot holds the same value: its leader had to propose it again.
+            return record if record is not None and record.ballot >= ballot else None
+        said_ballot, said_upto = self._leader_says
+        if slot <= said_upto:
+            record = self._acceptor.record(slot)
+            return record if record is not None and record.ballot == said_ballot else None
+        return None
+
+    def _emit(self, turn: Turn, slot: Slot, value: Value) -> None:
+        self._votes.pop(slot, None)
+        self.decided_upto = slot
+        self.heard_of(slot)
+        self._acceptor.settle(slot)
+        turn.decide(slot, value)
+        self._on_decided(slot, value)
