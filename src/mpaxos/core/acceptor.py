@@ -33,7 +33,9 @@ class Acceptor:
         self._overhead = settings.record_overhead
         self._horizon = settings.horizon
         self._recent: dict[Slot, Record] = {}
-        """Records above `settled_upto` that were accepted in this incarnation."""
+        """Records accepted in this incarnation and not settled before this turn. The log does not
+        have this turn's records yet: reading it too early would bring up older, other values."""
+        self._settled: list[Slot] = []
 
     # -- the two rules -------------------------------------------------------------------
 
@@ -95,13 +97,20 @@ class Acceptor:
 
     def accepted_from(self, start: Slot) -> list[Record]:
         """All accepted records from `start` on, ascending by slot."""
-        records = (self.record(slot) for slot in range(start, self.last_slot + 1))
+        first = max(start, self.truncated_upto + 1)
+        records = (self.record(slot) for slot in range(first, self.last_slot + 1))
         return [record for record in records if record is not None]
 
     def settle(self, slot: Slot) -> None:
-        """`slot` is decided and was handed on: it need not be kept in memory."""
-        self._recent.pop(slot, None)
+        """`slot` is decided and was handed on: from the next turn on its record is in the log."""
+        self._settled.append(slot)
         self.settled_upto = slot
+
+    def begin_turn(self) -> None:
+        """The writes of the last turn are durable: what was settled in it can be read back."""
+        for slot in self._settled:
+            self._recent.pop(slot, None)
+        self._settled.clear()
 
     def truncate(self, turn: Turn, upto: Slot) -> None:
         """Give up records of slots up to `upto`, all of which are applied here."""

@@ -106,6 +106,7 @@ class Catchup:
             if slot != self._learner.decided_upto + 1:
                 continue
             if not self._learner.learn(turn, slot, ballot, value):
+                self._asked = (sender, slot, turn.now)  # the log is full: pause before asking on
                 break
 
     def wake_at(self) -> Instant | None:

@@ -100,7 +100,10 @@ class Election:
     def tick(self, turn: Turn) -> None:
         """Start, repeat or give up an attempt when its time has come."""
         if self._deadline is None:
-            self._deadline = turn.now + self._timeout()
+            # Just started. A living leader greets us as soon as we are connected, and pre-vote
+            # protects it: no need to wait as long as for one that fell silent.
+            spread = self._rng.randrange(max(1, self._settings.election_spread))
+            self._deadline = turn.now + 2 * self._settings.heartbeat + spread
         if turn.now >= self._deadline:
             self._start_pre_vote(turn)
         elif self.phase is not Phase.FOLLOWER and turn.now >= self._repeat_at:
@@ -133,6 +136,11 @@ class Election:
             self._granted.add(sender)
             if len(self._granted) >= self._majority:
                 self.prepare(turn)
+
+    def greet(self, turn: Turn, peer: ReplicaId) -> None:
+        """A replica (re)connected: it may have missed our question."""
+        if self.phase is not Phase.FOLLOWER:
+            turn.send(peer, self._question())
 
     def prepare(self, turn: Turn) -> None:
         """Phase 1: promise an own ballot and ask everybody for theirs."""
@@ -214,7 +222,9 @@ class Election:
 
     def _repeat(self, turn: Turn) -> None:
         self._repeat_at = turn.now + self._settings.retry
+        turn.broadcast(self._question())
+
+    def _question(self) -> PreVote | Prepare:
         if self.phase is Phase.PRE_VOTE:
-            turn.broadcast(PreVote(self.ballot, self._learner.decided_upto))
-        else:
-            turn.broadcast(Prepare(self.ballot, self._start))
+            return PreVote(self.ballot, self._learner.decided_upto)
+        return Prepare(self.ballot, self._start)

@@ -144,6 +144,7 @@ class Replica:
     def step(self, now: Instant, events: list[o.Event]) -> o.Output:
         """Take in `events` at time `now` and say what is to be done."""
         turn = Turn(now, self._peers)
+        self._acceptor.begin_turn()
         for event in events:
             if isinstance(event, o.Received):
                 self._handlers[type(event.message)](turn, event.sender, event.message)
@@ -176,6 +177,8 @@ class Replica:
                 self.connected[peer] = True
                 if self._leadership is not None:
                     self._leadership.greet(turn, peer)
+                else:
+                    self._election.greet(turn, peer)
             case o.PeerDown(peer=peer):
                 self.connected[peer] = False
                 if peer == self.leader:
