@@ -39,6 +39,9 @@ class Learner:
         self.decided_upto = recovered.applied.slot
         self.known_upto = self.decided_upto
         """The highest slot that anybody said is decided."""
+        self.applied_upto = self.decided_upto
+        """How far the state machine is; slots are handed out a bounded distance before it."""
+        self._max_lag = settings.max_apply_lag
         self._majority = majority(settings.replicas)
         self._horizon = settings.horizon
         self._acceptor = acceptor
@@ -71,14 +74,19 @@ class Learner:
         self.known_upto = max(self.known_upto, decided_upto)
 
     def advance(self, turn: Turn) -> None:
-        """Hand out all that is decided and contiguous."""
-        while (record := self._next_decided()) is not None:
+        """Hand out all that is decided and contiguous, as far as the state machine keeps up."""
+        while self.may_hand_out() and (record := self._next_decided()) is not None:
             self._emit(turn, record.slot, record.value)
 
+    def may_hand_out(self) -> bool:
+        """False while the state machine is too far behind: then we do not vote far ahead of it
+        either (see Settings.horizon), and no queue grows."""
+        return self.decided_upto - self.applied_upto < self._max_lag
+
     def learn(self, turn: Turn, slot: Slot, ballot: Ballot, value: Value) -> bool:
-        """Another replica sent the decided `value` of the next slot. False: no room in the log."""
+        """Another replica sent the decided `value` of the next slot. False: no room for it."""
         invariant(slot == self.decided_upto + 1, f"learned slot {slot} out of order")
-        if not self._acceptor.learn(turn, slot, ballot, value):
+        if not self.may_hand_out() or not self._acceptor.learn(turn, slot, ballot, value):
             return False
         self._emit(turn, slot, value)
         return True

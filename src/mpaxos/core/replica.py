@@ -169,7 +169,7 @@ class Replica:
                 self._reads.add(batch)
             case o.Applied(mark=mark, marks=marks):
                 invariant(mark.slot <= self.decided_upto, f"applied undecided slot {mark.slot}")
-                self.applied_upto = mark.slot
+                self.applied_upto = self._learner.applied_upto = mark.slot
                 self._marks.applied(marks)
             case o.LogRoom(free=free):
                 self._acceptor.room_is(turn, free)

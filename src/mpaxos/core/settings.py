@@ -30,8 +30,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Unanswered prepares, accepts, forwards, read-index and catch-up requests are repeated."""
     quorum_grace: Instant = 2 * SECOND
     """So long without a known leader, and clients are told that there is no quorum."""
-    max_apply_lag: int = 4096
-    """Decided but not yet applied slots; beyond it a leader proposes no more."""
+    max_apply_lag: int = 512
+    """Slots handed to the state machine and not applied yet; beyond it this replica neither
+    proposes nor votes further ahead."""
     catchup_slots: int = 256
     catchup_bytes: int = 1 << 20
     mark_interval: int = 32

@@ -1,0 +1,202 @@
+"""Applying decided batches, on the loop's thread or on one of its own.
+
+A machine that is native and short is applied within the turn. A machine in Python may take its
+time, so it gets a thread: the protocol goes on meanwhile, a bounded number of slots ahead.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from mpaxos.core.output import Applied, Decided, ReadReady
+from mpaxos.core.types import Batch, Mark, Slot
+
+if TYPE_CHECKING:
+    from mpaxos._native import Engine, ReplySet
+
+
+class Running(Protocol):
+    """The command that runs right now."""
+
+    @property
+    def slot(self) -> int: ...
+    @property
+    def command(self) -> str: ...
+    @property
+    def started(self) -> int:
+        """Monotonic clock, nanoseconds."""
+
+
+class Machine(Protocol):
+    """A state machine with its durable state, seen from the runtime."""
+
+    def apply(self, slot: Slot, time: int, batch: Batch) -> ReplySet:
+        """Apply one slot in one transaction; return the replies it produced."""
+
+    def query(self, batch: Batch) -> ReplySet:
+        """Answer queries from the present state."""
+
+    @property
+    def mark(self) -> tuple[int, int]:
+        """(slot, digest) of the last applied slot."""
+
+    @property
+    def running(self) -> Running | None: ...
+
+
+class NativeMachine:
+    """The key-value machine inside the extension: no Python per request."""
+
+    running: Running | None = None
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.apply = engine.apply_kv
+        self.query = engine.query_kv
+
+    @property
+    def mark(self) -> tuple[int, int]:
+        return self._engine.mark
+
+
+class Done(msgspec.Struct):
+    """What an applier has finished since it was last asked."""
+
+    replies: list[ReplySet] = []
+    applied: Applied | None = None
+
+
+class Applier(Protocol):
+    """Applies what is decided and answers reads when their slot is reached, in order."""
+
+    def submit(self, decided: list[Decided], reads: list[ReadReady]) -> None: ...
+    def collect(self) -> Done:
+        """What is finished. Raises what the machine raised when it cannot go on."""
+
+    def call(self, function: Callable[[], None]) -> None:
+        """Run `function` between two slots, on the thread that applies."""
+
+    def stop(self) -> None: ...
+
+
+class _ReadGate:
+    """Holds reads until their slot is among the submitted ones."""
+
+    def __init__(self, upto: Slot) -> None:
+        self._upto = upto
+        self._waiting: list[ReadReady] = []
+
+    def pass_through(self, decided: list[Decided], reads: list[ReadReady]) -> list[Batch]:
+        if decided:
+            self._upto = decided[-1].slot
+        if not self._waiting and not reads:
+            return []
+        self._waiting.extend(reads)
+        ready = [read.batch for read in self._waiting if read.slot <= self._upto]
+        self._waiting = [read for read in self._waiting if read.slot > self._upto]
+        return ready
+
+
+class InlineApplier:
+    """Applies within the turn."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._gate = _ReadGate(machine.mark[0])
+        self._done = Done(replies=[])
+
+    def submit(self, decided: list[Decided], reads: list[ReadReady]) -> None:
+        machine, done = self._machine, self._done
+        marks: list[Mark] = []
+        for slot, value in ((d.slot, d.value) for d in decided):
+            done.replies.append(machine.apply(slot, value.time, value.batch))
+            marks.append(Mark(*machine.mark))
+        for batch in self._gate.pass_through(decided, reads):
+            done.replies.append(machine.query(batch))
+        if marks:
+            done.applied = merge(done.applied, marks)
+
+    def collect(self) -> Done:
+        done, self._done = self._done, Done(replies=[])
+        return done
+
+    def call(self, function: Callable[[], None]) -> None:
+        function()
+
+    def stop(self) -> None:
+        """Nothing runs."""
+
+
+class ThreadedApplier:
+    """Applies on a thread of its own; `wake` makes the loop come and collect."""
+
+    def __init__(self, machine: Machine, wake: Callable[[], None]) -> None:
+        self._machine = machine
+        self._wake = wake
+        self._gate = _ReadGate(machine.mark[0])
+        self._work: queue.SimpleQueue[Decided | Batch | Callable[[], None] | None] = (
+            queue.SimpleQueue()
+        )
+        self._finished: deque[tuple[ReplySet, Mark | None]] = deque()
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="applier", daemon=True)
+        self._thread.start()
+
+    def submit(self, decided: list[Decided], reads: list[ReadReady]) -> None:
+        for item in decided:
+            self._work.put(item)
+        for batch in self._gate.pass_through(decided, reads):
+            self._work.put(batch)
+
+    def collect(self) -> Done:
+        if self._failure is not None:
+            raise self._failure
+        done = Done(replies=[])
+        marks: list[Mark] = []
+        while self._finished:
+            replies, mark = self._finished.popleft()
+            done.replies.append(replies)
+            if mark is not None:
+                marks.append(mark)
+        if marks:
+            done.applied = merge(None, marks)
+        return done
+
+    def call(self, function: Callable[[], None]) -> None:
+        self._work.put(function)
+
+    def stop(self) -> None:
+        """Let the slot that runs finish, drop the others: they are in the log."""
+        while True:
+            try:
+                self._work.get_nowait()
+            except queue.Empty:
+                break
+        self._work.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while (item := self._work.get()) is not None:
+                if isinstance(item, Decided):
+                    replies = self._machine.apply(item.slot, item.value.time, item.value.batch)
+                    self._finished.append((replies, Mark(*self._machine.mark)))
+                elif callable(item):
+                    item()
+                else:
+                    self._finished.append((self._machine.query(item), None))
+                self._wake()
+        except BaseException as error:
+            self._failure = error
+            self._wake()
+
+
+def merge(before: Applied | None, marks: list[Mark]) -> Applied:
+    """One event for all slots applied since the loop last looked."""
+    return Applied(marks[-1], (before.marks if before is not None else []) + marks)

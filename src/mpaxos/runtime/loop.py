@@ -1,0 +1,92 @@
+"""The loop: one pass is one turn, and a turn is all that has arrived.
+
+    poll sockets -> step the protocol -> make its writes durable -> send its messages
+                 -> apply what is decided -> deliver replies
+
+Python is entered once per turn, never once per request (but to run a machine that is written in
+Python). Everything that the protocol asks for is done in the order of its Output; nothing
+that depends on a write leaves this process before the write is durable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mpaxos.core.output import Event, LogRoom, Output, Truncate
+from mpaxos.core.replica import Replica
+from mpaxos.net.plane import AdminRequest, Notice, Plane
+from mpaxos.runtime.applier import Applier
+from mpaxos.storage.store import Store
+
+
+class Loop:
+    """Turns one replica until it is told to stop."""
+
+    def __init__(
+        self,
+        plane: Plane,
+        replica: Replica,
+        store: Store,
+        applier: Applier,
+        on_admin: Callable[[AdminRequest], None],
+        on_notice: Callable[[Notice], None],
+    ) -> None:
+        self._plane = plane
+        self._replica = replica
+        self._store = store
+        self._applier = applier
+        self._on_admin = on_admin
+        self._on_notice = on_notice
+        self._output = Output()
+        self._pending: list[Event] = []
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Finish the present turn, then return from run(). Safe to call from a signal handler."""
+        self._stopping = True
+
+    def inject(self, event: Event) -> None:
+        """Give the protocol `event` in the next turn."""
+        self._pending.append(event)
+
+    def run(self) -> None:
+        """Turn until stop(). Raises what cannot be gone on with: StorageError,
+        InvariantViolated."""
+        while not self._stopping:
+            self.turn()
+
+    def turn(self) -> None:
+        """One pass."""
+        polled = self._plane.poll(self._output)
+        events = self._pending + polled.events
+        self._pending = []
+        done = self._applier.collect()
+        if done.applied is not None:
+            events.append(done.applied)
+        output = self._replica.step(polled.now, events)
+        if output.writes:
+            self._write(output)
+        if output.messages:
+            self._plane.send(output.messages)
+            self._plane.flush()
+        if output.decided or output.reads:
+            self._applier.submit(output.decided, output.reads)
+            inline = self._applier.collect()
+            done.replies += inline.replies
+            if inline.applied is not None:
+                self._pending.append(inline.applied)
+        for replies in done.replies:
+            self._plane.deliver(replies)
+        self._plane.flush()
+        for request in polled.admin:
+            self._on_admin(request)
+        for notice in polled.notices:
+            self._on_notice(notice)
+        self._output = output
+
+    def _write(self, output: Output) -> None:
+        self._store.write(output.writes)
+        self._pending.append(LogRoom(self._store.log_room))
+        if any(isinstance(write, Truncate) for write in output.writes):
+            # Room was made: the protocol may have waited for it, so do not sleep before it knows.
+            output.wake_at = 0
