@@ -41,22 +41,21 @@ class Loop:
         self._pending: list[Event] = []
         self._stopping = False
 
+    @property
+    def stopping(self) -> bool:
+        """True once stop() was called."""
+        return self._stopping
+
     def stop(self) -> None:
-        """Finish the present turn, then return from run(). Safe to call from a signal handler."""
+        """Make this the last turn. Safe to call from a signal handler."""
         self._stopping = True
 
     def inject(self, event: Event) -> None:
         """Give the protocol `event` in the next turn."""
         self._pending.append(event)
 
-    def run(self) -> None:
-        """Turn until stop(). Raises what cannot be gone on with: StorageError,
-        InvariantViolated."""
-        while not self._stopping:
-            self.turn()
-
     def turn(self) -> None:
-        """One pass."""
+        """One pass. Raises what cannot be gone on with: StorageError, InvariantViolated."""
         polled = self._plane.poll(self._output)
         events = self._pending + polled.events
         self._pending = []

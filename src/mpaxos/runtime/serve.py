@@ -1,0 +1,216 @@
+"""One replica process, from its directory and its cluster file to the loop."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import secrets
+import signal
+import sys
+import time
+from types import FrameType
+
+from mpaxos._native import Batch, Engine
+from mpaxos.config import ClusterConfig, agreement
+from mpaxos.core.replica import Replica
+from mpaxos.errors import InvariantViolated, MpaxosError, StorageError
+from mpaxos.machine import MachineHost
+from mpaxos.net.adapter import NativePlane
+from mpaxos.net.plane import Notice
+from mpaxos.runtime.applier import Applier, InlineApplier, Machine, NativeMachine, ThreadedApplier
+from mpaxos.runtime.loop import Loop
+from mpaxos.runtime.service import load_service
+from mpaxos.runtime.status import Status
+from mpaxos.storage.directory import ReplicaDirectory, open_directory
+from mpaxos.storage.pmem import PmemStore
+
+log = logging.getLogger("mpaxos")
+
+EXIT_OK, EXIT_ERROR, EXIT_CONFIG, EXIT_STORAGE = 0, 1, 2, 3
+
+
+def serve(config: ClusterConfig, number: int) -> int:
+    """Run replica `number` of the cluster until SIGTERM or SIGINT. Returns the exit status: 0
+    stopped on request, 1 an invariant was violated, 2 bad configuration, 3 bad storage; the
+    reason is one line on standard error."""
+    started = _process_start()
+    _start_logging(number)
+    try:
+        with open_directory(config.directory(number), config.cluster_id, number) as directory:
+            with Process(config, number, directory, started) as process:
+                process.run()
+        return EXIT_OK
+    except StorageError as error:
+        log.error("%s", error)
+        return EXIT_STORAGE
+    except InvariantViolated as error:
+        log.critical(
+            "stopped: %s. The replica does not go on with a state that cannot be right; "
+            "its data is left as it is",
+            error,
+        )
+        return EXIT_ERROR
+    except MpaxosError as error:
+        log.error("%s", error)
+        return EXIT_CONFIG
+
+
+class Process:
+    """Everything one replica process consists of, put together. A context manager."""
+
+    def __init__(
+        self, config: ClusterConfig, number: int, directory: ReplicaDirectory, started: float
+    ) -> None:
+        incarnation = secrets.randbits(63)
+        service = load_service(config.service)
+        self._store: PmemStore = directory.open_store()
+        engine = Engine(self._store.pool)
+        self._plane = _make_plane(config, number, incarnation)
+        self._machine, self._applier = _make_machine(service, config, engine, self._plane)
+        self._replica = Replica(
+            config.settings(number),
+            self._store.recovered(),
+            self._store,
+            incarnation=incarnation,
+            make_noop=Batch.noop,
+            epoch=time.time_ns() - time.monotonic_ns(),
+            seed=incarnation,
+        )
+        self._status = Status(
+            cluster=config.name,
+            service=config.service,
+            plane=self._plane,
+            replica=self._replica,
+            store=self._store,
+            machine=self._machine,
+            applier=self._applier,
+            state_digest=engine.state_digest,
+            started=started,
+        )
+        self._loop = Loop(
+            self._plane,
+            self._replica,
+            self._store,
+            self._applier,
+            on_admin=self._status.answer,
+            on_notice=_log_notice,
+        )
+        self._status.loop = self._loop
+        self._last_view: tuple[object, ...] = ()
+
+    def run(self) -> None:
+        """Serve until a signal asks to stop."""
+
+        def stop(signum: int, frame: FrameType | None) -> None:
+            self._loop.stop()
+
+        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, stop)
+        peer, client, jpaxos = self._plane.ports()
+        log.info(
+            "serving clients on port %d%s, peers on port %d; applied up to slot %d, promised %s",
+            client,
+            f" and JPaxos clients on {jpaxos}" if jpaxos else "",
+            peer,
+            self._replica.applied_upto,
+            self._replica.ballot,
+        )
+        # What start-up built lives as long as the process: keep it out of collections.
+        gc.collect()
+        gc.freeze()
+        while not self._loop.stopping:
+            self._loop.turn()
+            self._status.after_turn()
+            self._log_changes()
+        log.info("stopped on request")
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._applier.stop()
+        self._plane.close()
+        self._store.close()
+
+    def _log_changes(self) -> None:
+        replica = self._replica
+        view = (replica.leader, replica.too_far_behind)
+        if view == self._last_view:
+            return
+        self._last_view = view
+        if replica.too_far_behind:
+            log.error(
+                "the logs of all other replicas start after slot %d, the next one needed here: "
+                "this replica cannot catch up and does not serve. Stop it, and replace its data by "
+                "a copy of the directory of another stopped replica made with `mpaxos init`",
+                replica.decided_upto + 1,
+            )
+        elif replica.is_leader:
+            log.info("leading, ballot %s", replica.ballot)
+        elif replica.leader is not None:
+            log.info("following replica %d, ballot %s", replica.leader, replica.ballot)
+        else:
+            log.info("no leader is known")
+
+
+def _make_plane(config: ClusterConfig, number: int, incarnation: int) -> NativePlane:
+    listen_peer = config.listen(number, "peer")
+    listen_client = config.listen(number, "client")
+    assert listen_peer is not None and listen_client is not None  # required keys of the file
+    limits = config.limits
+    plane = NativePlane(
+        replica=number,
+        cluster=config.cluster_id,
+        incarnation=incarnation,
+        agreement=agreement(config),
+        peers=config.peers_of(number),
+        listen_peer=listen_peer,
+        listen_client=listen_client,
+        listen_jpaxos=config.listen(number, "jpaxos"),
+        max_request=limits.max_request,
+        max_batch=limits.max_batch,
+        max_pending=limits.max_pending,
+        max_connections=limits.max_connections,
+    )
+    plane.set_identity(config.name, config.service)
+    return plane
+
+
+def _make_machine(
+    service: type, config: ClusterConfig, engine: Engine, plane: NativePlane
+) -> tuple[Machine, Applier]:
+    """Native machines are applied in the turn, those in Python on a thread of their own."""
+    if getattr(service, "native", None) == "kv":
+        native = NativeMachine(engine)
+        return native, InlineApplier(native)
+    host = MachineHost(engine, service, config.state_limit)
+    # The thread that runs user code gives way to the loop this often.
+    sys.setswitchinterval(0.001)
+    return host, ThreadedApplier(host, plane.wake)
+
+
+def _log_notice(notice: Notice) -> None:
+    log.warning("closed a connection on the %s port from %s: %s", *notice)
+
+
+def _start_logging(number: int) -> None:
+    logging.basicConfig(
+        level=os.environ.get("MPAXOS_LOG_LEVEL", "INFO").upper(),
+        format=f"%(asctime)s replica {number} %(levelname)s %(message)s",
+        stream=sys.stderr,
+    )
+
+
+def _process_start() -> float:
+    """When this process was started by the operating system, in seconds of time.monotonic().
+
+    Linux counts it in ticks of 10 ms since boot; elsewhere it is now.
+    """
+    try:
+        with open("/proc/self/stat", encoding="ascii") as stat:
+            ticks = int(stat.read().rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return time.monotonic()
+    since_boot = ticks / os.sysconf("SC_CLK_TCK")
+    return time.monotonic() - (time.clock_gettime(time.CLOCK_BOOTTIME) - since_boot)
