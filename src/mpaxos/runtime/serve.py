@@ -37,9 +37,11 @@ def serve(config: ClusterConfig, number: int) -> int:
     started = _process_start()
     _start_logging(number)
     try:
-        with open_directory(config.directory(number), config.cluster_id, number) as directory:
-            with Process(config, number, directory, started) as process:
-                process.run()
+        with (
+            open_directory(config.directory(number), config.cluster_id, number) as directory,
+            Process(config, number, directory, started) as process,
+        ):
+            process.run()
         return EXIT_OK
     except StorageError as error:
         log.error("%s", error)
@@ -142,8 +144,8 @@ class Process:
         if replica.too_far_behind:
             log.error(
                 "the logs of all other replicas start after slot %d, the next one needed here: "
-                "this replica cannot catch up and does not serve. Stop it, and replace its data by "
-                "a copy of the directory of another stopped replica made with `mpaxos init`",
+                "this replica still votes, but it cannot catch up (its state would have to be "
+                "copied, which this version cannot do) and answers none of its clients",
                 replica.decided_upto + 1,
             )
         elif replica.is_leader:
