@@ -118,7 +118,7 @@ class World:
             if envelope.to not in self.dead and sender not in self.dead:
                 self.step(envelope.to, o.Received(sender, envelope.message))
 
-    def settle(self, rounds: int = 50) -> None:
+    def settle(self, rounds: int = 2000) -> None:
         """Deliver everything, and what follows from it, without time passing."""
         for _ in range(rounds):
             if not self.wire:

@@ -28,6 +28,7 @@ class Catchup:
         self._learner = learner
         self._rng = rng
         self._asked: tuple[ReplicaId, Slot, Instant] | None = None
+        self._pause_until: Instant = 0
         self._helpless: dict[ReplicaId, Slot] = {}
         """Replicas that could not help with this slot."""
         self._truncated: dict[ReplicaId, Slot] = {}
@@ -76,7 +77,10 @@ class Catchup:
         if not self._missing(start) or not connected:
             self._asked = None
             return
+        if turn.now < self._pause_until:
+            return
         if start - applied_upto > self._settings.max_apply_lag // 2:
+            self._asked = None
             return
         if self._asked is not None:
             peer, asked_start, asked_at = self._asked
@@ -88,7 +92,7 @@ class Catchup:
         source = self._choose(connected, leader, start)
         if source is None:
             self._helpless.clear()
-            self._asked = (connected[0], start, turn.now)  # pause before the next round
+            self._pause_until = turn.now + self._settings.retry
             return
         self._asked = (source, start, turn.now)
         turn.send(source, CatchupRequest(start, self._learner.known_upto))
@@ -106,11 +110,16 @@ class Catchup:
             if slot != self._learner.decided_upto + 1:
                 continue
             if not self._learner.learn(turn, slot, ballot, value):
-                self._asked = (sender, slot, turn.now)  # the log is full: pause before asking on
+                self._pause_until = turn.now + self._settings.retry  # no room for it
                 break
 
-    def wake_at(self) -> Instant | None:
-        return None if self._asked is None else self._asked[2] + self._settings.retry
+    def wake_at(self, now: Instant) -> Instant | None:
+        """When to look again, if something is missing."""
+        if not self._missing(self._learner.decided_upto + 1):
+            return None
+        if self._asked is None:
+            return self._pause_until if self._pause_until > now else None
+        return self._asked[2] + self._settings.retry
 
     def _missing(self, slot: Slot) -> bool:
         """Somebody knows `slot` to be decided and we do not."""

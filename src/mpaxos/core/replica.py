@@ -409,11 +409,12 @@ class Replica:
         return now < self._leaderless_since + self.settings.quorum_grace
 
     def _wake_at(self, now: Instant) -> Instant:
+        following = self._leadership is None and self.leader is not None
         times = [
             now + self.settings.heartbeat,
             self._leadership.wake_at() if self._leadership else self._election.wake_at(),
-            self._catchup.wake_at(),
-            self._outbox.wake_at() if self._leadership is None else None,
-            self._reads.wake_at() if self._leadership is None else None,
+            self._catchup.wake_at(now),
+            self._outbox.wake_at() if following else None,
+            self._reads.wake_at() if following else None,
         ]
         return max(now, min(time for time in times if time is not None))
