@@ -1,0 +1,72 @@
+// Creating, opening and verifying the pool file of one replica.
+#pragma once
+
+#include <array>
+#include <optional>
+#include <string>
+
+#include "log.hpp"
+#include "pool.hpp"
+#include "pool_layout.hpp"
+
+namespace mpaxos {
+
+struct PoolSpec {
+  std::string path;
+  std::uint64_t size;
+  std::uint64_t log_size;
+  std::array<std::uint8_t, 16> cluster;
+  std::uint32_t replica;
+  std::uint32_t replicas;
+  std::string machine;
+  PoolLimits limits;
+};
+
+struct Promise {
+  std::uint64_t round;
+  std::uint32_t leader;
+};
+
+class FilePool : public Pool {
+ public:
+  // Makes a complete pool under a temporary name and renames it. Throws kStorageForeign when
+  // something has the name, kStorageFull when there is no room.
+  static void create(const PoolSpec& spec);
+
+  // Opens and verifies everything but the state machine's items (verified when they are read).
+  FilePool(const std::string& path, const std::array<std::uint8_t, 16>& cluster,
+           std::uint32_t replica, std::uint64_t size);
+  ~FilePool() override;
+  FilePool(const FilePool&) = delete;
+  FilePool& operator=(const FilePool&) = delete;
+
+  PMEMobjpool* handle() override;
+  EngineRoot& engine_root() override { return root_->engine; }
+  const PoolLimits& limits() const override { return root_->header.limits; }
+  const PoolHeader& header() const { return root_->header; }
+  Log& log() { return *log_; }
+  Promise promised() const { return promised_; }
+  bool is_pmem() const { return is_pmem_; }
+
+  // Durable on return, in this order: promise, records, truncation. All or nothing as far as
+  // room is concerned.
+  void write(const std::optional<Promise>& promise, const std::vector<RecordIn>& records,
+             std::uint64_t truncate_upto);
+  void close();
+
+ private:
+  void verify_header(const std::array<std::uint8_t, 16>& cluster, std::uint32_t replica,
+                     std::uint64_t size);
+  void load_promise();
+  void write_promise(const Promise& promise);
+
+  std::string path_;
+  PMEMobjpool* pool_ = nullptr;
+  PoolRoot* root_ = nullptr;
+  std::optional<Log> log_;
+  Promise promised_{};
+  std::uint64_t promise_counter_ = 0;
+  bool is_pmem_ = false;
+};
+
+}  // namespace mpaxos
