@@ -38,6 +38,7 @@ class Connection(asyncio.Protocol):
         self.session = session
         self.welcome: wire.Welcome | None = None
         self.is_ready = False
+        self.was_ready = False
         self.paused = False
         self.useful = False
         """It brought something on: the next attempt need not be delayed."""
@@ -94,10 +95,11 @@ class Connection(asyncio.Protocol):
             reason = payload[:500].decode(errors="replace")
             self.abort(f"the replica closed the connection: {reason}")
         elif kind == wire.WELCOME and self.welcome is None:
-            self.welcome = wire.parse_welcome(payload)
-            self._owner.welcomed(self, self.welcome)
-            if self.welcome.session != 0:
-                self._open(self.welcome.session)
+            welcome = wire.parse_welcome(payload)
+            self._owner.welcomed(self, welcome)
+            self.welcome = welcome
+            if welcome.session != 0:
+                self._open(welcome.session)
         elif kind == wire.OPENED and self.welcome is not None and not self.is_ready:
             self._open(wire.parse_opened(payload))
         elif kind == wire.REPLIES and self.welcome is not None:
@@ -109,5 +111,5 @@ class Connection(asyncio.Protocol):
         if self.session not in (0, session):
             raise WireError("the replica opened another session than the one asked for")
         self.session = session
-        self.is_ready = True
+        self.is_ready = self.was_ready = True
         self._owner.ready(self)

@@ -9,6 +9,7 @@ never sent again.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from collections.abc import Iterable
 from functools import partial
@@ -245,8 +246,7 @@ class ClientCore:
     async def _keep_connected(self) -> None:
         try:
             while not self._closed:
-                trouble, useful = await self._one_connection()
-                self._rotation.ended(trouble, useful)
+                trouble = await self._one_connection()
                 if self._rotation.all_mismatch:
                     text = str(trouble)
                     self._ledger.fail_waiting(partial(VersionMismatch, text))
@@ -261,27 +261,34 @@ class ClientCore:
             self._check_drained()
             raise
 
-    async def _one_connection(self) -> tuple[Exception | str, bool]:
-        """Connect to the next replica and stay; returns why it ended and whether it was of use."""
+    async def _one_connection(self) -> Exception | str:
+        """Connect to the next replica and stay; returns why it ended."""
         loop = asyncio.get_running_loop()
         host, port = self._rotation.current()
         window, session = self.options.window, self._ledger.session
+        trouble: Exception | str = "no answer"
         try:
             async with asyncio.timeout(self.options.stall_timeout):
                 _, connection = await loop.create_connection(
                     lambda: Connection(self, window, session), host, port
                 )
-        except TimeoutError:
-            return "no answer", False
         except (OSError, ValueError) as error:
-            return error, False
+            if not isinstance(error, TimeoutError):
+                code = getattr(error, "errno", None) or 0
+                trouble = os.strerror(code) if code > 0 else error
+            self._rotation.ended(trouble, reached=False, useful=False)
+            return trouble
         self._connection = connection
         self._arm()
         try:
             await connection.lost
         finally:
             self._connection = None
-        return connection.trouble, connection.useful
+        reached = connection.welcome is not None
+        if reached and not connection.was_ready:
+            self._refusing = True  # a session is opened through the log: there was no majority
+        self._rotation.ended(connection.trouble, reached=reached, useful=connection.useful)
+        return connection.trouble
 
     def _opened(self, error: ClientError | None) -> None:
         """Wake those who wait for a session."""
@@ -300,7 +307,9 @@ class ClientCore:
             return Overloaded(
                 "not executed: the window was full of unanswered requests until the deadline"
             )
-        if self._refusing or (connection is not None and connection.welcome is not None):
+        if not self._rotation.none_reachable and (
+            self._refusing or (connection is not None and connection.welcome is not None)
+        ):
             return NoQuorum("not executed: no majority of the replicas can be reached; try later")
         return ConnectionFailed(
             f"no replica could be reached; the last attempt: {self._rotation.trouble}"
@@ -311,16 +320,19 @@ class ClientCore:
     def _arm(self) -> None:
         if not self._ticking and self._loop is not None:
             self._ticking = True
-            self._loop.call_later(_TICK, self._tick)
+            self._loop.call_later(_TICK, self._tick, self._loop.time() + _TICK)
 
-    def _tick(self) -> None:
+    def _tick(self, due: float) -> None:
         self._ticking = False
         if self._loop is None or self._closed:
             return
         now = self._loop.time()
         ledger, connection = self._ledger, self._connection
         ledger.expire(now, self._unsent)
-        if connection is not None and self._stalled(connection, now):
+        if connection is not None and now - due > self.options.stall_timeout / 2:
+            # It was this process that stood still: what the replica sent may not be read yet.
+            connection.quiet_since = now
+        elif connection is not None and self._stalled(connection, now):
             connection.abort(f"nothing came for {self.options.stall_timeout} s")
         elif not self._flushing:
             self._flush()  # what was given up may have made room

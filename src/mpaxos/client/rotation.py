@@ -20,6 +20,7 @@ class Rotation:
         self._at = random.randrange(len(addresses))
         self._failures = 0
         self._mismatches = 0
+        self._unreachable = 0
         self.trouble = "no attempt was made yet"
         """Address and reason of the last failure."""
 
@@ -27,12 +28,13 @@ class Rotation:
         """Whom to try."""
         return self._addresses[self._at]
 
-    def ended(self, trouble: Exception | str, useful: bool) -> None:
+    def ended(self, trouble: Exception | str, *, reached: bool, useful: bool) -> None:
         """The attempt or connection is over: the next one is another replica's turn. After a useful
-        one it comes without delay."""
+        one it comes without delay. `reached`: a replica welcomed us."""
         text = str(trouble) or type(trouble).__name__
         self.trouble = f"{address_text(self.current())}: {text}"
         self._mismatches = self._mismatches + 1 if isinstance(trouble, VersionMismatch) else 0
+        self._unreachable = 0 if reached else self._unreachable + 1
         self._failures = 0 if useful else self._failures + 1
         self._at = (self._at + 1) % len(self._addresses)
 
@@ -40,6 +42,11 @@ class Rotation:
     def all_mismatch(self) -> bool:
         """Every replica in turn was of another version. During an upgrade a single one may be."""
         return self._mismatches >= len(self._addresses)
+
+    @property
+    def none_reachable(self) -> bool:
+        """Every replica in turn could not be reached."""
+        return self._unreachable >= len(self._addresses)
 
     def delay(self) -> float:
         """Seconds to wait before the next attempt. The other replicas are tried at once: when one

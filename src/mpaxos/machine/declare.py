@@ -177,7 +177,7 @@ class Declaration:
 
     def _explain(self, request: bytes, kind: str, error: msgspec.ValidationError) -> NoReturn:
         try:
-            name = msgspec.msgpack.decode(request)[0]
+            name, *arguments = msgspec.msgpack.decode(request)
         except (msgspec.DecodeError, LookupError, TypeError, RecursionError, ValueError):
             raise BadRequest("the request is not an array of method and arguments") from None
         method = self.methods.get(name) if isinstance(name, str) else None
@@ -185,6 +185,11 @@ class Declaration:
             raise BadRequest(f"{self.name} has no such method; it has {', '.join(self.methods)}")
         if method.kind != kind:
             raise BadRequest(f"{self.name}.{name} is a {method.kind}, not a {kind}")
+        due = len(method.parameters)
+        if len(arguments) != due:
+            raise msgspec.ValidationError(
+                f"{self.name}.{name} takes {due} arguments, not {len(arguments)}"
+            ) from None
 
         def parameter(match: re.Match[str]) -> str:
             index = int(match[1]) - 1
