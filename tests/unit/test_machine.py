@@ -289,6 +289,15 @@ def test_nospace_only_when_growing() -> None:
     assert world.state()["numbers"] == {b"b": b"\x01"}
 
 
+def test_above_the_limit_everything_that_does_not_grow_goes_on() -> None:
+    world = World(limit=10)
+    world.engine.tables[0].update({b"a": b"\x01", b"b": b"\x02"})
+    assert world.call("put", "a", 3) == (OK, 1)
+    assert world.call("put", "c", 3)[0] == NOSPACE
+    world.inside(lambda zoo: zoo.numbers.clear())
+    assert world.state()["numbers"] == {}
+
+
 def test_broken_storage_stops_the_replica_even_if_swallowed() -> None:
     def swallow(zoo: Zoo) -> None:
         try:
@@ -424,6 +433,20 @@ def test_set_and_value() -> None:
         assert zoo.total.get() is None
 
     World().inside(use)
+
+
+def test_what_came_and_went_is_not_seen() -> None:
+    world = World()
+    world.call("remember_all", {"a": 1, "c": 3})
+
+    def use(zoo: Zoo) -> None:
+        for key in ("0", "b", "d"):
+            zoo.numbers[key] = 9
+        del zoo.numbers["0"], zoo.numbers["b"], zoo.numbers["d"], zoo.numbers["c"]
+        assert list(zoo.numbers.items()) == [("a", 1)] and len(zoo.numbers) == 1
+
+    world.inside(use)
+    assert world.state()["numbers"] == {b"a": b"\x01"}
 
 
 def test_changing_keys_during_iteration_is_noticed() -> None:
