@@ -1,7 +1,122 @@
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/string_view.h>
+
 #include "bindings.hpp"
+#include "engine.hpp"
+#include "error.hpp"
+#include "file_pool.hpp"
+
+namespace nb = nanobind;
+using namespace nb::literals;
 
 namespace mpaxos {
+namespace {
 
-void bind_engine(nanobind::module_&) {}
+std::string_view as_view(const nb::bytes& data) { return {data.c_str(), data.size()}; }
+
+nb::bytes as_bytes(std::string_view data) { return nb::bytes(data.data(), data.size()); }
+
+ReplySet apply_kv(Engine& engine, std::uint64_t slot, std::uint64_t time,
+                  const std::shared_ptr<Batch>& batch) {
+  nb::gil_scoped_release release;
+  return engine.apply_kv(slot, time, batch);
+}
+
+ReplySet query_kv(Engine& engine, const std::shared_ptr<Batch>& batch) {
+  nb::gil_scoped_release release;
+  return engine.query_kv(*batch);
+}
+
+nb::list begin(Engine& engine, std::uint64_t slot, std::uint64_t time,
+               const std::shared_ptr<Batch>& batch) {
+  std::vector<ToRun> requests;
+  {
+    nb::gil_scoped_release release;
+    requests = engine.begin(slot, time, batch);
+  }
+  nb::list list;
+  for (const auto& request : requests) {
+    list.append(nb::make_tuple(request.index, request.session, request.sequence,
+                               as_bytes(request.payload)));
+  }
+  return list;
+}
+
+Change change_of(nb::handle item) {
+  const auto tuple = nb::cast<nb::tuple>(item);
+  invariant(tuple.size() == 3, "a change has three fields");
+  Change change;
+  change.container = nb::cast<std::uint32_t>(tuple[0]);
+  change.key = as_view(nb::cast<nb::bytes>(tuple[1]));
+  invariant(change.key.size() <= kMaxKey, "a key is longer than 65536 bytes");
+  if (!tuple[2].is_none()) change.value = std::string(as_view(nb::cast<nb::bytes>(tuple[2])));
+  return change;
+}
+
+ReplySet finish(Engine& engine, const nb::list& replies, const nb::list& changes) {
+  std::vector<RunReply> run;
+  for (nb::handle item : replies) {
+    const auto tuple = nb::cast<nb::tuple>(item);
+    invariant(tuple.size() == 2, "a reply has two fields");
+    run.push_back({nb::cast<std::uint8_t>(tuple[0]),
+                   std::string(as_view(nb::cast<nb::bytes>(tuple[1])))});
+  }
+  std::vector<Change> merged;
+  for (nb::handle item : changes) merged.push_back(change_of(item));
+  nb::gil_scoped_release release;
+  return engine.finish(run, merged);
+}
+
+nb::object get(Engine& engine, std::uint32_t container, const nb::bytes& key) {
+  const auto map = engine.tree(container);
+  const auto* leaf = map.find(as_view(key));
+  if (leaf == nullptr) return nb::none();
+  return as_bytes(leaf->value());
+}
+
+nb::list scan(Engine& engine, std::uint32_t container, const nb::bytes& start, nb::object end,
+              std::size_t limit) {
+  const auto map = engine.tree(container);
+  std::optional<std::string> stop;
+  if (!end.is_none()) stop = std::string(as_view(nb::cast<nb::bytes>(end)));
+  nb::list list;
+  Tree::Cursor cursor(map, as_view(start));
+  while (list.size() < limit) {
+    const auto* leaf = cursor.next();
+    if (leaf == nullptr || (stop && leaf->key() >= *stop)) break;
+    list.append(nb::make_tuple(as_bytes(leaf->key()), as_bytes(leaf->value())));
+  }
+  return list;
+}
+
+std::uint64_t state_digest(Engine& engine) {
+  nb::gil_scoped_release release;
+  return engine.state_digest();
+}
+
+}  // namespace
+
+void bind_engine(nb::module_& m) {
+  nb::class_<Engine>(m, "Engine")
+      .def(
+          "__init__", [](Engine* self, FilePool& pool) { new (self) Engine(pool); }, "pool"_a,
+          nb::keep_alive<1, 2>())
+      .def("apply_kv", &apply_kv, "slot"_a, "time"_a, "batch"_a)
+      .def("query_kv", &query_kv, "batch"_a)
+      .def("begin", &begin, "slot"_a, "time"_a, "batch"_a)
+      .def("finish", &finish, "replies"_a, "changes"_a)
+      .def_prop_ro("mark",
+                   [](const Engine& engine) { return std::pair(engine.slot(), engine.digest()); })
+      .def("container", &Engine::container, "name"_a)
+      .def("get", &get, "container"_a, "key"_a)
+      .def("scan", &scan, "container"_a, "start"_a, "end"_a.none(), "limit"_a)
+      .def("size", [](Engine& e, std::uint32_t container) { return e.tree(container).count(); },
+           "container"_a)
+      .def("state_used", &Engine::state_used)
+      .def("state_digest", &state_digest);
+}
 
 }  // namespace mpaxos

@@ -41,6 +41,7 @@ class FilePool : public Pool {
   FilePool& operator=(const FilePool&) = delete;
 
   PMEMobjpool* handle() override;
+  std::uint64_t size() const override { return root_->header.size; }
   EngineRoot& engine_root() override { return root_->engine; }
   const PoolLimits& limits() const override { return root_->header.limits; }
   const PoolHeader& header() const { return root_->header; }

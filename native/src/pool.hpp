@@ -55,6 +55,7 @@ class Pool {
  public:
   virtual ~Pool() = default;
   virtual PMEMobjpool* handle() = 0;
+  virtual std::uint64_t size() const = 0;  // bytes of the file: every offset is below it
   virtual EngineRoot& engine_root() = 0;
   virtual const PoolLimits& limits() const = 0;
 };

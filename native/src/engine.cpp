@@ -1,0 +1,279 @@
+#include "engine.hpp"
+
+#include <xxhash.h>
+
+#include <algorithm>
+#include <cstring>
+#include <memory>
+
+#include "checksum.hpp"
+#include "error.hpp"
+
+namespace mpaxos {
+
+// Set while a slot is being applied; stays set when an exception leaves it.
+class Engine::Poison {
+ public:
+  explicit Poison(Engine& engine) : engine_(engine) {
+    engine.check_alive();
+    engine.poisoned_ = true;
+  }
+  void lift() { engine_.poisoned_ = false; }
+
+ private:
+  Engine& engine_;
+};
+
+Engine::Engine(Pool& pool) : pool_(pool), root_(pool.engine_root()), sessions_(pool) {
+  const auto& applied = root_.applied;
+  invariant(applied.sessions == sessions_.count() && applied.reply_slots == sessions_.reply_slots(),
+            "the session table does not have the sessions that the applied position counts");
+}
+
+void Engine::check_alive() const {
+  invariant(!poisoned_, "the engine stopped when an earlier slot failed");
+}
+
+void Engine::plan(std::uint64_t slot, std::uint64_t time, BatchPtr batch) {
+  invariant(slot == root_.applied.slot + 1, "a slot is applied out of order");
+  batch_ = std::move(batch);
+  planned_time_ = std::max(time, root_.applied.time);
+  actions_.clear();
+  answered_.clear();
+  std::uint32_t index = 0;
+  Entry entry;
+  for (EntryCursor cursor(*batch_); cursor.next(entry); ++index) {
+    invariant(index < 1U << 16, "a batch of more than 65536 requests");
+    sessions_.plan(slot, index, entry, actions_);
+  }
+}
+
+void Engine::answer(ReplySet& replies, const Action& action, std::uint8_t status,
+                    std::string_view payload) {
+  replies.add(action.session, action.sequence, status, payload);
+  answered_.insert(answered_.end(),
+                   {action.session, action.sequence, std::uint64_t{status}, digest64(payload)});
+}
+
+// Everything but running a command.
+void Engine::settle(Transaction& tx, const Action& action, ReplySet& replies) {
+  switch (action.verdict) {
+    case Verdict::kRun: invariant(false, "a command is not settled but run"); break;
+    case Verdict::kDuplicate: {
+      const auto stored = sessions_.stored(action);
+      answer(replies, action, stored.status, stored.payload);
+      break;
+    }
+    case Verdict::kSilent: break;
+    case Verdict::kOpen:
+      sessions_.open(tx, action);
+      answer(replies, action, kStatusOpened,
+             {reinterpret_cast<const char*>(&action.used), sizeof action.used});
+      break;
+    case Verdict::kClose:
+      sessions_.close(tx, action);
+      if (action.text != nullptr) answer(replies, action, kStatusOk, {});
+      break;
+    case Verdict::kExpired: answer(replies, action, kStatusExpired, {}); break;
+    case Verdict::kBad: answer(replies, action, kStatusBad, action.text); break;
+  }
+  if (action.touches) sessions_.touch(tx, action);
+}
+
+template <typename Run>
+ReplySet Engine::commit(Transaction& tx, std::uint64_t used, Run run) {
+  ReplySet replies;
+  tx.add(&root_.applied, sizeof root_.applied);
+  for (const auto& action : actions_) {
+    if (action.verdict != Verdict::kRun) {
+      settle(tx, action, replies);
+      continue;
+    }
+    const auto [status, payload] = run(action, used);
+    sessions_.store(tx, action, status, payload);
+    answer(replies, action, status, payload);
+  }
+  write_position(used);
+  tx.commit();
+  return replies;
+}
+
+void Engine::write_position(std::uint64_t used) {
+  auto& applied = root_.applied;
+  const auto slot = applied.slot + 1;
+  const std::uint64_t parts[] = {
+      applied.digest, slot, planned_time_, batch_->digest(),
+      digest64({reinterpret_cast<const char*>(answered_.data()), answered_.size() * 8})};
+  applied.digest = digest64({reinterpret_cast<const char*>(parts), sizeof parts});
+  applied.time = planned_time_;
+  applied.state_used = used;
+  applied.sessions = sessions_.count();
+  applied.reply_slots = sessions_.reply_slots();
+  // Read by the thread that writes the log: truncation never passes it.
+  __atomic_store_n(&applied.slot, slot, __ATOMIC_RELEASE);
+  applied.crc = crc32c({reinterpret_cast<const char*>(&applied), offsetof(AppliedRoot, crc)});
+}
+
+ReplySet Engine::apply_kv(std::uint64_t slot, std::uint64_t time, const BatchPtr& batch) {
+  auto& machine = kv();
+  Poison poison(*this);
+  plan(slot, time, batch);
+  Transaction tx(pool_.handle());
+  auto replies =
+      commit(tx, root_.applied.state_used, [&](const Action& action, std::uint64_t& used) {
+        const auto status = machine.run(tx, action.payload, used);
+        return std::pair(status, machine.reply());
+      });
+  poison.lift();
+  return replies;
+}
+
+ReplySet Engine::query_kv(const Batch& batch) {
+  check_alive();
+  auto& machine = kv();
+  ReplySet replies;
+  Entry entry;
+  for (EntryCursor cursor(batch); cursor.next(entry);) {
+    invariant(entry.header.kind == kEntryQuery, "a command among queries");
+    const auto status = machine.query(entry.payload);
+    replies.add(entry.header.session, entry.header.sequence, status, machine.reply());
+  }
+  return replies;
+}
+
+std::vector<ToRun> Engine::begin(std::uint64_t slot, std::uint64_t time, BatchPtr batch) {
+  invariant(!begun_, "a slot was begun and not finished");
+  Poison poison(*this);
+  plan(slot, time, std::move(batch));
+  std::vector<ToRun> list;
+  for (const auto& action : actions_) {
+    if (action.verdict == Verdict::kRun) {
+      list.push_back({action.index, action.session, action.sequence, action.payload});
+    }
+  }
+  begun_ = true;
+  poison.lift();
+  return list;
+}
+
+ReplySet Engine::finish(const std::vector<RunReply>& replies, const std::vector<Change>& changes) {
+  invariant(begun_, "finish without begin");
+  begun_ = false;
+  Poison poison(*this);
+  const auto commands = std::count_if(actions_.begin(), actions_.end(), [](const auto& action) {
+    return action.verdict == Verdict::kRun;
+  });
+  invariant(static_cast<std::size_t>(commands) == replies.size(), "a command has no reply");
+  Transaction tx(pool_.handle());
+  auto used = root_.applied.state_used;
+  for (const auto& change : changes) {
+    auto map = tree(change.container);
+    const auto* found = map.find(change.key);
+    if (found != nullptr) used -= kItemOverhead + found->key_length + found->value_length;
+    if (change.value) {
+      used += kItemOverhead + change.key.size() + change.value->size();
+      map.put(tx, found, change.key, *change.value);
+    } else if (found != nullptr) {
+      map.erase(tx, found);
+    }
+  }
+  std::size_t next = 0;
+  auto answers = commit(tx, used, [&](const Action&, std::uint64_t&) {
+    const auto& reply = replies[next++];
+    return std::pair(reply.status, std::string_view(reply.payload));
+  });
+  poison.lift();
+  return answers;
+}
+
+KeyValue& Engine::kv() {
+  if (!kv_) kv_.emplace(tree(container("data")), pool_.limits().state_limit);
+  return *kv_;
+}
+
+std::uint32_t Engine::container(std::string_view name) {
+  invariant(!name.empty() && name.size() < sizeof(ContainerRoot::name),
+            "a container's name has 1 to 63 bytes");
+  std::uint32_t at = 0;
+  for (; at < kMaxContainers && root_.containers[at].name[0] != '\0'; ++at) {
+    if (name == root_.containers[at].name) return at;
+  }
+  invariant(at < kMaxContainers, "a machine has at most 64 containers");
+  auto& fresh = root_.containers[at];
+  Transaction tx(pool_.handle());
+  tx.add(&fresh, sizeof fresh);
+  std::memset(&fresh, 0, sizeof fresh);
+  std::memcpy(fresh.name, name.data(), name.size());
+  tx.commit();
+  return at;
+}
+
+Tree Engine::tree(std::uint32_t container) {
+  invariant(container < kMaxContainers && root_.containers[container].name[0] != '\0',
+            "no such container");
+  return Tree(pool_, root_.containers[container]);
+}
+
+namespace {
+
+// XXH3 over a stream of numbers and length-prefixed texts.
+class Digest {
+ public:
+  Digest() : state_(XXH3_createState(), &XXH3_freeState) {
+    invariant(state_ != nullptr, "no memory for a digest");
+    XXH3_64bits_reset(state_.get());
+  }
+  void add(std::uint64_t number) { XXH3_64bits_update(state_.get(), &number, sizeof number); }
+  void add(std::string_view text) {
+    add(text.size());
+    XXH3_64bits_update(state_.get(), text.data(), text.size());
+  }
+  std::uint64_t value() const { return XXH3_64bits_digest(state_.get()); }
+
+ private:
+  std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> state_;
+};
+
+}  // namespace
+
+std::uint64_t Engine::state_digest() {
+  check_alive();
+  Digest digest;
+  std::vector<ContainerRoot*> containers;
+  for (auto& root : root_.containers) {
+    if (root.count > 0) containers.push_back(&root);
+  }
+  std::sort(containers.begin(), containers.end(),
+            [](auto* a, auto* b) { return std::string_view(a->name) < b->name; });
+  for (auto* root : containers) {
+    const Tree map(pool_, *root);
+    digest.add(std::string_view(root->name));
+    digest.add(root->count);
+    std::uint64_t count = 0;
+    Tree::Cursor cursor(map, {});
+    while (const auto* leaf = cursor.next()) {
+      digest.add(leaf->key());
+      digest.add(leaf->value());
+      ++count;
+    }
+    invariant(count == root->count, "a container does not have as many items as it counts");
+  }
+  for (const auto id : sessions_.ids()) {
+    const auto view = sessions_.view(id);
+    digest.add(id);
+    digest.add(view.object->window);
+    digest.add(view.lowest);
+    digest.add(view.used);
+    for (std::uint32_t i = 0; i < view.object->window; ++i) {
+      const auto& cell = view.object->cells()[i];
+      if (!cell.set || cell.sequence < view.lowest) continue;
+      const auto reply = sessions_.payload_of(cell);
+      digest.add(cell.sequence);
+      digest.add(reply.status);
+      digest.add(reply.payload);
+    }
+  }
+  return digest.value();
+}
+
+}  // namespace mpaxos

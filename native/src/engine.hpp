@@ -1,0 +1,84 @@
+// Applies decided batches to the state machine in a pool. One transaction per slot holds the state's
+// changes, the replies and the applied position: after a crash a command happened with its
+// reply, or it did not happen.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "batch.hpp"
+#include "kv.hpp"
+#include "pool.hpp"
+#include "replies.hpp"
+#include "sessions.hpp"
+#include "tree.hpp"
+
+namespace mpaxos {
+
+// A request that a machine outside the engine must run.
+struct ToRun {
+  std::uint32_t index;
+  std::uint64_t session;
+  std::uint64_t sequence;
+  std::string_view payload;  // inside the batch
+};
+
+struct Change {
+  std::uint32_t container;
+  std::string key;
+  std::optional<std::string> value;  // nothing: remove
+};
+
+struct RunReply {
+  std::uint8_t status;
+  std::string payload;
+};
+
+// Calls come from one thread at a time. After an exception every further call throws kInvariant:
+// the mirror of the session table no longer matches the pool.
+class Engine {
+ public:
+  explicit Engine(Pool& pool);
+
+  ReplySet apply_kv(std::uint64_t slot, std::uint64_t time, const BatchPtr& batch);
+  ReplySet query_kv(const Batch& batch);
+
+  std::vector<ToRun> begin(std::uint64_t slot, std::uint64_t time, BatchPtr batch);
+  ReplySet finish(const std::vector<RunReply>& replies, const std::vector<Change>& changes);
+
+  std::uint64_t slot() const { return root_.applied.slot; }
+  std::uint64_t digest() const { return root_.applied.digest; }
+  std::uint64_t state_used() const { return root_.applied.state_used; }
+
+  std::uint32_t container(std::string_view name);
+  Tree tree(std::uint32_t container);
+  std::uint64_t state_digest();
+
+ private:
+  class Poison;
+  void plan(std::uint64_t slot, std::uint64_t time, BatchPtr batch);
+  template <typename Run>
+  ReplySet commit(Transaction& tx, std::uint64_t used, Run run);
+  void settle(Transaction& tx, const Action& action, ReplySet& replies);
+  void answer(ReplySet& replies, const Action& action, std::uint8_t status,
+              std::string_view payload);
+  void write_position(std::uint64_t used);
+  KeyValue& kv();
+  void check_alive() const;
+
+  Pool& pool_;
+  EngineRoot& root_;
+  Sessions sessions_;
+  std::optional<KeyValue> kv_;
+  std::vector<Action> actions_;
+  std::vector<std::uint64_t> answered_;  // what goes into the digest of the replies
+  BatchPtr batch_;                       // of the slot that was begun
+  std::uint64_t planned_time_ = 0;
+  bool begun_ = false;
+  bool poisoned_ = false;
+};
+
+}  // namespace mpaxos

@@ -1,0 +1,43 @@
+// The key-value service (docs/wire.md, "Requests of the key-value service") over a persistent
+// tree. mpaxos.services.kv.KeyValue is the same in Python.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "tree.hpp"
+
+namespace mpaxos {
+
+// What an item counts against the limit of the state, beside its key and value.
+inline constexpr std::uint64_t kItemOverhead = 64;
+
+class KeyValue {
+ public:
+  KeyValue(Tree tree, std::uint64_t limit) : tree_(tree), limit_(limit) {}
+
+  // Runs a command; the payload of the reply is left in reply(). `used` is the size of the state,
+  // which the command may change. Returns the status.
+  std::uint8_t run(Transaction& tx, std::string_view request, std::uint64_t& used);
+
+  // Answers an operation that changes nothing; any other is STATUS_BAD.
+  std::uint8_t query(std::string_view request);
+
+  std::string_view reply() const { return reply_; }
+
+ private:
+  std::uint8_t operate(Transaction* tx, std::string_view request, std::uint64_t& used);
+  std::uint8_t put(Transaction& tx, const Leaf* found, std::string_view key,
+                   std::string_view value, std::uint64_t& used);
+  void erase(Transaction& tx, const Leaf* found, std::uint64_t& used);
+  std::uint8_t compare_and_set(Transaction& tx, class Fields& fields, std::uint64_t& used);
+  void scan(class Fields& fields);
+  std::uint8_t bad(std::string_view text);
+
+  Tree tree_;
+  std::uint64_t limit_;
+  std::string reply_;
+};
+
+}  // namespace mpaxos

@@ -1,0 +1,313 @@
+#include "sessions.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "checksum.hpp"
+#include "error.hpp"
+
+namespace mpaxos {
+namespace {
+
+constexpr std::uint32_t kMaxWindow = 1024;
+
+std::uint32_t crc_of(const SessionObject& object) {
+  auto copy = object;
+  copy.crc = 0;
+  return crc32c({reinterpret_cast<const char*>(&copy), sizeof copy});
+}
+
+std::uint32_t crc_of(const Cell& cell, std::string_view payload) {
+  auto copy = cell;
+  copy.crc = 0;
+  return crc32c(payload, crc32c({reinterpret_cast<const char*>(&copy), sizeof copy}));
+}
+
+[[noreturn]] void damaged(const char* what) {
+  throw Error(ErrorKind::kStorageCorrupt, std::string("the session table in the pool is damaged: ") +
+                                              what + ". Restore this replica from a good copy");
+}
+
+Action action(Verdict verdict, std::uint32_t index, const Entry& entry) {
+  Action made{};
+  made.verdict = verdict;
+  made.index = index;
+  made.session = entry.header.session;
+  made.sequence = entry.header.sequence;
+  made.payload = entry.payload;
+  made.text = "";
+  return made;
+}
+
+}  // namespace
+
+Sessions::Sessions(Pool& pool) : pool_(pool) {
+  const auto limit = static_cast<std::uint32_t>(pool.limits().max_sessions);
+  const auto table_offset = pool.engine_root().session_table;
+  if (table_offset == 0 || table_offset > pool.size() - limit * 8ULL) damaged("its table");
+  mirrors_.resize(limit);
+  for (std::uint32_t place = 0; place < limit; ++place) {
+    if (table()[place] != 0) load(place, table()[place]);
+  }
+  for (auto place = limit; place-- > 0;) {
+    if (mirrors_[place].id == 0) free_.push_back(place);
+  }
+  std::vector<std::uint32_t> order;
+  for (const auto& [id, place] : by_id_) order.push_back(place);
+  std::sort(order.begin(), order.end(),
+            [this](auto a, auto b) { return mirrors_[a].used < mirrors_[b].used; });
+  for (const auto place : order) {
+    mirrors_[place].recency = recency_.insert(recency_.end(), place);
+  }
+}
+
+std::uint64_t* Sessions::table() const {
+  return reinterpret_cast<std::uint64_t*>(base() + pool_.engine_root().session_table);
+}
+
+SessionObject* Sessions::object_at(std::uint64_t offset) const {
+  if (offset % 8 != 0 || offset == 0 || offset > pool_.size() - sizeof(SessionObject)) {
+    damaged("a reference leads outside");
+  }
+  return reinterpret_cast<SessionObject*>(base() + offset);
+}
+
+void Sessions::load(std::uint32_t place, std::uint64_t offset) {
+  auto* object = object_at(offset);
+  if (object->crc != crc_of(*object) || object->window == 0 || object->window > kMaxWindow ||
+      object->window * sizeof(Cell) > pool_.size() - offset - sizeof(SessionObject)) {
+    damaged("a session does not match its checksum");
+  }
+  auto& mirror = mirrors_[place];
+  mirror.id = object->id;
+  mirror.window = object->window;
+  mirror.offset = offset;
+  mirror.lowest = object->lowest;
+  mirror.used = object->used;
+  mirror.sequences.assign(object->window, 0);
+  for (std::uint32_t i = 0; i < object->window; ++i) {
+    const auto& cell = object->cells()[i];
+    if (!cell.set) continue;
+    check(cell);
+    mirror.lowest = std::max(mirror.lowest, cell.lowest);
+    mirror.used = std::max(mirror.used, cell.used);
+    mirror.sequences[i] = cell.sequence + 1;
+  }
+  by_id_[mirror.id] = place;
+  reply_slots_ += mirror.window;
+}
+
+void Sessions::plan(std::uint64_t slot, std::uint32_t index, const Entry& entry,
+                    std::vector<Action>& actions) {
+  const auto used = slot << 16 | index;
+  switch (entry.header.kind) {
+    case kEntryOpen: plan_open(used, index, entry, actions); return;
+    case kEntryClose: {
+      const auto found = by_id_.find(entry.header.session);
+      auto made = action(Verdict::kExpired, index, entry);
+      if (found != by_id_.end()) {
+        made.verdict = Verdict::kClose;
+        made.place = found->second;
+        forget(found->second);
+      }
+      actions.push_back(made);
+      return;
+    }
+    case kEntryCommand: plan_command(used, index, entry, actions); return;
+    default: {
+      auto made = action(Verdict::kBad, index, entry);
+      made.text = "query in a logged batch";
+      actions.push_back(made);
+    }
+  }
+}
+
+void Sessions::plan_open(std::uint64_t used, std::uint32_t index, const Entry& entry,
+                         std::vector<Action>& actions) {
+  auto made = action(Verdict::kOpen, index, entry);
+  made.session = 0;
+  std::uint32_t window = 0;
+  if (entry.payload.size() != sizeof window) {
+    made.verdict = Verdict::kBad;
+    made.text = "malformed open";
+    actions.push_back(made);
+    return;
+  }
+  std::memcpy(&window, entry.payload.data(), sizeof window);
+  window = std::clamp<std::uint32_t>(window, 1, kMaxWindow);
+  const auto& limits = pool_.limits();
+  while (!recency_.empty() &&
+         (free_.empty() || reply_slots_ + window > limits.max_reply_slots)) {
+    // Expiry is a close that nobody asked for and nobody is told of.
+    auto expiry = action(Verdict::kClose, index, entry);
+    expiry.place = recency_.front();
+    expiry.text = nullptr;
+    forget(expiry.place);
+    actions.push_back(expiry);
+  }
+  invariant(!free_.empty(), "the session table has no place");
+  const auto place = free_.back();
+  free_.pop_back();
+  auto& mirror = mirrors_[place];
+  mirror = Mirror{};
+  mirror.id = used;
+  mirror.used = used;
+  mirror.window = window;
+  mirror.sequences.assign(window, 0);
+  mirror.recency = recency_.insert(recency_.end(), place);
+  by_id_[used] = place;
+  reply_slots_ += window;
+  made.place = place;
+  made.window = window;
+  made.used = used;
+  actions.push_back(made);
+}
+
+void Sessions::plan_command(std::uint64_t used, std::uint32_t index, const Entry& entry,
+                            std::vector<Action>& actions) {
+  auto made = action(Verdict::kExpired, index, entry);
+  const auto found = by_id_.find(entry.header.session);
+  if (found == by_id_.end()) {
+    actions.push_back(made);
+    return;
+  }
+  const auto place = found->second;
+  auto& mirror = mirrors_[place];
+  const auto sequence = entry.header.sequence;
+  use(place, used);
+  if (entry.header.lowest > sequence) {
+    made.verdict = Verdict::kBad;
+    made.text = "lowest above sequence";
+  } else {
+    mirror.lowest = std::max(mirror.lowest, entry.header.lowest);
+    auto& stored = mirror.sequences[sequence % mirror.window];
+    if (sequence < mirror.lowest) {
+      made.verdict = Verdict::kSilent;
+    } else if (sequence - mirror.lowest >= mirror.window) {
+      made.verdict = Verdict::kBad;
+      made.text = "sequence outside the window";
+    } else if (stored == sequence + 1) {
+      made.verdict = Verdict::kDuplicate;
+    } else {
+      made.verdict = Verdict::kRun;
+      stored = sequence + 1;
+    }
+  }
+  made.touches = made.verdict != Verdict::kRun;  // a stored reply carries both numbers itself
+  made.place = place;
+  made.lowest = mirror.lowest;
+  made.used = used;
+  actions.push_back(made);
+}
+
+void Sessions::forget(std::uint32_t place) {
+  auto& mirror = mirrors_[place];
+  by_id_.erase(mirror.id);
+  recency_.erase(mirror.recency);
+  reply_slots_ -= mirror.window;
+  // The offset stays: the close is still to be committed.
+  mirror.id = 0;
+  free_.push_back(place);
+}
+
+void Sessions::use(std::uint32_t place, std::uint64_t used) {
+  auto& mirror = mirrors_[place];
+  mirror.used = used;
+  recency_.splice(recency_.end(), recency_, mirror.recency);
+}
+
+void Sessions::store(Transaction& tx, const Action& made, std::uint8_t status,
+                     std::string_view payload) {
+  auto* object = object_at(table()[made.place]);
+  auto& cell = object->cells()[made.sequence % object->window];
+  tx.add(&cell, sizeof cell);
+  const auto old_blob = cell.blob;
+  cell.sequence = made.sequence;
+  cell.lowest = made.lowest;
+  cell.used = made.used;
+  cell.length = static_cast<std::uint32_t>(payload.size());
+  cell.status = status;
+  cell.set = 1;
+  cell.reserved[0] = cell.reserved[1] = 0;
+  std::memset(cell.payload, 0, sizeof cell.payload);
+  if (payload.size() <= sizeof cell.payload) {
+    cell.blob = 0;
+    std::memcpy(cell.payload, payload.data(), payload.size());
+  } else {
+    const auto oid = tx.allocate(payload.size());
+    std::memcpy(pmemobj_direct(oid), payload.data(), payload.size());
+    cell.blob = oid.off;
+  }
+  if (old_blob != 0) tx.release(pmemobj_oid(base() + old_blob));
+  cell.crc = crc_of(cell, payload);
+}
+
+StoredReply Sessions::payload_of(const Cell& cell) const {
+  std::string_view payload(cell.payload, cell.length);
+  if (cell.length > sizeof cell.payload) {
+    if (cell.blob == 0 || cell.blob > pool_.size() || cell.length > pool_.size() - cell.blob) {
+      damaged("a reply leads outside");
+    }
+    payload = {base() + cell.blob, cell.length};
+  }
+  if (cell.crc != crc_of(cell, payload)) damaged("a reply does not match its checksum");
+  return {cell.status, payload};
+}
+
+void Sessions::check(const Cell& cell) const { payload_of(cell); }
+
+StoredReply Sessions::stored(const Action& made) const {
+  auto* object = object_at(table()[made.place]);
+  const auto& cell = object->cells()[made.sequence % object->window];
+  invariant(cell.set && cell.sequence == made.sequence, "a stored reply is missing");
+  return payload_of(cell);
+}
+
+void Sessions::open(Transaction& tx, const Action& made) {
+  const auto size = sizeof(SessionObject) + made.window * sizeof(Cell);
+  const auto oid = tx.allocate(size);
+  auto* object = static_cast<SessionObject*>(pmemobj_direct(oid));
+  std::memset(static_cast<void*>(object), 0, size);
+  object->id = made.used;
+  object->window = made.window;
+  object->used = made.used;
+  object->crc = crc_of(*object);
+  auto& entry = table()[made.place];
+  tx.add(&entry, sizeof entry);
+  entry = oid.off;
+}
+
+void Sessions::close(Transaction& tx, const Action& made) {
+  auto& entry = table()[made.place];
+  auto* object = object_at(entry);
+  for (std::uint32_t i = 0; i < object->window; ++i) {
+    const auto blob = object->cells()[i].blob;
+    if (blob != 0) tx.release(pmemobj_oid(base() + blob));
+  }
+  tx.release(pmemobj_oid(object));
+  tx.add(&entry, sizeof entry);
+  entry = 0;
+}
+
+void Sessions::touch(Transaction& tx, const Action& made) {
+  auto* object = object_at(table()[made.place]);
+  tx.add(object, sizeof *object);
+  object->lowest = std::max(object->lowest, made.lowest);
+  object->used = std::max(object->used, made.used);
+  object->crc = crc_of(*object);
+}
+
+std::vector<std::uint64_t> Sessions::ids() const {
+  std::vector<std::uint64_t> list;
+  for (const auto& [id, place] : by_id_) list.push_back(id);
+  std::sort(list.begin(), list.end());
+  return list;
+}
+
+Sessions::View Sessions::view(std::uint64_t id) const {
+  const auto place = by_id_.at(id);
+  const auto& mirror = mirrors_[place];
+  return {mirror.lowest, mirror.used, object_at(table()[place])};
+}
+
+}  // namespace mpaxos

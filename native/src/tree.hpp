@@ -1,0 +1,96 @@
+// A persistent ordered map of byte strings: a crit-bit (PATRICIA) tree. See D. J. Bernstein,
+// "Crit-bit trees", and D. R. Morrison, "PATRICIA" (JACM 1968).
+//
+// Why this one: it never pauses to resize, inserting or deleting swaps one pointer, and its shape
+// depends on the keys alone, so iteration is the same on every replica whatever its history.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string_view>
+#include <vector>
+
+#include "pool.hpp"
+#include "tx.hpp"
+
+namespace mpaxos {
+
+// A key and its value inside the pool; followed by the key's bytes and room for the value's.
+struct Leaf {
+  std::uint32_t key_length;
+  std::uint32_t value_length;
+  std::uint32_t value_capacity;
+  std::uint32_t crc;  // CRC-32C over lengths, key and value
+
+  std::string_view key() const;
+  std::string_view value() const;
+};
+static_assert(sizeof(Leaf) == 16);
+
+// Where two keys below this node first differ. Keys are compared as sequences of 9-bit symbols:
+// a bit that says "there is a byte", then the byte; so a prefix comes before its extensions.
+struct Branch {
+  std::uint64_t child[2];
+  std::uint32_t byte;
+  std::uint32_t bit;  // 0: the "there is a byte" bit; 1 to 8: the byte's bits, highest first
+  std::uint64_t reserved;
+};
+static_assert(sizeof(Branch) == 32);
+
+inline constexpr std::uint32_t kMaxKey = 64 << 10;
+
+// The map of one container. All references into the pool are checked before they are followed:
+// a damaged pool ends in Error(kStorageCorrupt), not in a wild pointer.
+class Tree {
+ public:
+  Tree(Pool& pool, ContainerRoot& root) : pool_(&pool), root_(&root) {}
+
+  // The item of `key`, its checksum verified; nullptr when there is none. Valid until a change.
+  const Leaf* find(std::string_view key) const;
+
+  // Inserts or replaces. `found` is what find(key) returned just before.
+  void put(Transaction& tx, const Leaf* found, std::string_view key, std::string_view value);
+
+  // Removes; `found` must be what find(key) returned, not nullptr.
+  void erase(Transaction& tx, const Leaf* found);
+
+  std::uint64_t count() const { return root_->count; }
+
+  // Walks items in key order from the first one that is not below `start`.
+  class Cursor {
+   public:
+    Cursor(const Tree& tree, std::string_view start);
+    const Leaf* next();  // nullptr at the end
+
+   private:
+    const Tree& tree_;
+    std::vector<std::uint64_t> right_;  // subtrees still to be walked, the next one last
+  };
+
+ private:
+  friend class Cursor;
+  struct Difference {
+    std::uint32_t byte;
+    std::uint32_t bit;
+  };
+
+  const Leaf* leaf_at(std::uint64_t reference) const;
+  Branch* branch_at(std::uint64_t reference) const;
+  void verify(const Leaf& leaf) const;
+  std::uint64_t nearest(std::string_view key) const;
+  std::uint64_t new_leaf(Transaction& tx, std::string_view key, std::string_view value);
+  void overwrite(Transaction& tx, Leaf* leaf, std::string_view value);
+  std::uint64_t* slot_of(const Leaf* leaf, Branch** parent, std::uint64_t** parent_slot) const;
+  char* base() const { return reinterpret_cast<char*>(pool_->handle()); }
+  std::uint64_t offset_of(const void* data) const {
+    return static_cast<std::uint64_t>(static_cast<const char*>(data) - base());
+  }
+
+  static std::uint32_t direction(std::string_view key, std::uint32_t byte, std::uint32_t bit);
+  static std::optional<Difference> compare(std::string_view a, std::string_view b);
+
+  Pool* pool_;
+  ContainerRoot* root_;
+};
+
+}  // namespace mpaxos
