@@ -27,7 +27,7 @@ demo: setup  ## three replicas, real input, kill -9 of each and of all, comparis
 test: setup  ## everything: lint, types, unit tests, simulation, real clusters
 	@scripts/test.sh lint unit sim cluster
 
-lint: setup  ## ruff, mypy --strict, stubs against the extension
+lint: setup  ## ruff, mypy --strict
 	@scripts/test.sh lint
 
 unit: setup  ## unit tests

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Runs the named stages of the tests, in order, and stops at the first that fails:
-#   lint       ruff, mypy --strict, the type stub against the built extension
-#   unit       tests/unit
+#   lint       ruff, mypy --strict
+#   unit       tests/unit (the extension's type stub is checked there: test_stub.py)
 #   sim        tests/sim: the protocol in the simulated world
 #   cluster    tests/cluster: real processes
 # Words beginning with - or naming a path are handed to pytest. scripts/setup.sh must have run.
@@ -25,8 +25,6 @@ lint() {
   ruff format --check .
   say "mypy --strict"
   mypy
-  say "stubtest: the type stub says what the extension is"
-  MYPYPATH=src python -m mypy.stubtest mpaxos._native --allowlist scripts/stubtest-allowlist.txt
 }
 
 # pytest DIRECTORY: its closing line says what ran

@@ -5,9 +5,9 @@ from __future__ import annotations
 import signal
 
 import pytest
+
 from cluster.conftest import MakeCluster
 from cluster.workload import Workload
-
 from mpaxos.local import LocalCluster
 
 

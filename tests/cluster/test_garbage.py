@@ -10,7 +10,6 @@ import zlib
 from collections.abc import Iterator
 
 from cluster.workload import Workload
-
 from mpaxos._native import crc32c
 from mpaxos.config import parse_address
 from mpaxos.local import LocalCluster

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from cluster.jpaxos import NACK, OK, RECONNECT, JPaxosClient, get, put
 
+from cluster.jpaxos import NACK, OK, RECONNECT, JPaxosClient, get, put
 from mpaxos.local import LocalCluster
 from mpaxos.services.kv import KeyValueClient
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 
 import pytest
-from cluster.conftest import MakeCluster
-from cluster.services import Trouble
 
 import mpaxos
+from cluster.conftest import MakeCluster
+from cluster.services import Trouble
 from mpaxos.errors import ClientError, CommandFailed
 from mpaxos.local import LocalCluster
 

@@ -8,8 +8,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from cluster.conftest import MakeCluster
 
+from cluster.conftest import MakeCluster
 from mpaxos.cli.errors import STORAGE, USAGE
 from mpaxos.local import LocalCluster
 from mpaxos.services.kv import KeyValueClient
