@@ -83,7 +83,7 @@ def parameters(node: Function) -> list[tuple[str, str, bool]]:
     return [parameter for parameter in found if parameter[0] != "self"]
 
 
-def annotations(node: Function) -> dict[str, str]:
+def comparable(node: Function) -> dict[str, str]:
     """Annotations that can be compared."""
     args = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
     texts = {arg.arg: ast.unparse(arg.annotation) for arg in args if arg.annotation}
@@ -96,7 +96,7 @@ def annotations(node: Function) -> dict[str, str]:
 def test_functions(name: str, node: Function) -> None:
     actual = signature(name)
     assert parameters(node) == parameters(actual)
-    expected, found = annotations(node), annotations(actual)
+    expected, found = comparable(node), comparable(actual)
     for key in expected.keys() & found.keys():
         assert expected[key] == found[key], key
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import tomllib
+from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +13,7 @@ import typer
 
 from mpaxos.cli import kv
 from mpaxos.cli.errors import report
-from mpaxos.config import ClusterConfig, example, load
+from mpaxos.config import ClusterConfig, example, from_dict, load
 from mpaxos.errors import ConfigError, InvariantViolated, MpaxosError
 
 EPILOG = """\
@@ -86,11 +88,7 @@ def cluster_new(
 
     mpaxos cluster new cluster.toml --name bank --service bank:Bank
     """
-    from mpaxos.config import from_dict
-
     text = example(name, replicas=replicas, service=service)
-    import tomllib
-
     from_dict(tomllib.loads(text), where="arguments")
     try:
         with file.open("x") as output:
@@ -211,4 +209,7 @@ def sim(
 @app.command()
 def version() -> None:
     """Print the version."""
-    print(f"mpaxos {installed_version('mpaxos')}")
+    try:
+        print(f"mpaxos {installed_version('mpaxos')}")
+    except PackageNotFoundError:
+        print("mpaxos (run from its sources, not installed)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 
 DEFAULT_PEER, DEFAULT_CLIENT, DEFAULT_JPAXOS = 4001, 3001, 2001
@@ -26,9 +27,9 @@ def example(
 # An mpaxos cluster. The same file goes to every machine; `mpaxos init` then makes the
 # data of one replica and `mpaxos serve` runs it.
 
-name = "{name}"
+name = {json.dumps(name)}
 id = "{new_cluster_id()}"  # never reuse it for another cluster
-service = "{service}"
+service = {json.dumps(service)}
 durability = "pmem"      # promise and log in persistent memory
 machine = "persistent"   # the state too
 
