@@ -13,7 +13,8 @@ ARGS ?=
 help:  ## this text
 	@echo "usage: make TARGET    (start with: make demo)"
 	@echo
-	@sed -n 's/^\([a-z]*\):.*##  *\(.*\)/  make \1|\2/p' Makefile | column -t -s '|'
+	@sed -n 's/^\([a-z]*\):.*##  *\(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
+	  printf '  make %-9s %s\n' "$$name" "$$text"; done
 	@echo
 	@echo "  Variables: POOL_DIR=/mnt/pmem (where the demo puts its pools; default /dev/shm),"
 	@echo "  ARGS='...' (handed on: to the demo, or to pytest), PYTHON=python3.11 (which one to use)"
