@@ -21,8 +21,15 @@ from mpaxos.services.kv import get_request, got, put_request
 DEADLINE = 120.0
 """Seconds: far beyond any restart, so that a call that runs into it is a failure."""
 
+HOLD = 0.8
+"""Share of the records that is loaded before the last crash under load."""
+
 _GAP = 0.002
 """Seconds without an answer that are worth remembering."""
+
+
+Answered = Callable[[bytes, bytes], None]
+"""Called with the key and the reply of a request."""
 
 
 class LoadFailed(MpaxosError):
@@ -41,15 +48,12 @@ class _Pipe:
         self._error: BaseException | None = None
 
     async def run(
-        self,
-        requests: Iterable[tuple[bytes, bytes]],
-        answered: Callable[[bytes, bytes], None],
-        *,
-        query: bool = False,
+        self, requests: Iterable[tuple[bytes, bytes, Answered]], *, query: bool = False
     ) -> None:
-        """Make all (key, request); `answered` gets (key, reply). Raises the first error."""
+        """Make all (key, request, answered); `answered` gets key and reply. Raises the first
+        error."""
         loop = asyncio.get_running_loop()
-        for key, request in requests:
+        for key, request, answered in requests:
             if key in self._pending:
                 await asyncio.wait([self._pending[key]])
             while len(self._pending) >= self._window:
@@ -64,9 +68,7 @@ class _Pipe:
             await asyncio.sleep(0)  # the callbacks of the last ones
         self._check()
 
-    def _done(
-        self, key: bytes, answered: Callable[[bytes, bytes], None], future: asyncio.Future[bytes]
-    ) -> None:
+    def _done(self, key: bytes, answered: Answered, future: asyncio.Future[bytes]) -> None:
         del self._pending[key]
         if future.cancelled():
             return
@@ -119,8 +121,9 @@ class _Thread:
 
 
 class Load(_Thread):
-    """Puts every record once; then, until `stop`, the final values again and again, so that there
-    are clients to be disturbed by every crash."""
+    """Puts every record once, in order, and rewrites some: from `HOLD` of the records on until
+    `release`, so that the loading lasts as long as there are crashes to come, however fast it is;
+    and after the last record until `stop`, so that there are clients to be disturbed."""
 
     def __init__(
         self, addresses: str, records: list[Record], *, clients: int = 4, window: int = 256
@@ -137,7 +140,11 @@ class Load(_Thread):
         """Puts answered in the first pass."""
         self.began = self.loaded = 0.0
         """time.monotonic() of the first request and of the last answer of the first pass."""
-        self.repeated = 0
+        self.rewritten = 0
+        """Puts of values that were there already, answered."""
+        self.rewritten_loading = 0
+        """Those of them before the last record."""
+        self.released = False
         self._gaps: list[tuple[float, float]] = []
         self._open: dict[int, float] = {}
 
@@ -153,27 +160,38 @@ class Load(_Thread):
         async with AsyncClient(self._addresses, options) as client:
             pipe = _Pipe(client, self._window)
             self._open[number] = time.monotonic()
-            puts = ((key, put_request(key, value)) for key, value in part)
-            await pipe.run(puts, partial(self._loaded, number))
-            await pipe.run(self._again(dict(part)), partial(self._repeated, number))
+            await pipe.run(self._puts(number, part))
             del self._open[number]
 
-    def _again(self, final: dict[bytes, bytes]) -> Iterator[tuple[bytes, bytes]]:
-        while final and not self.stopping:
-            for key, value in final.items():
-                if self.stopping:
+    def _puts(self, number: int, part: list[Record]) -> Iterator[tuple[bytes, bytes, Answered]]:
+        first, again = partial(self._loaded, number), partial(self._rewritten, number)
+        written: dict[bytes, bytes] = {}
+        for index, (key, value) in enumerate(part):
+            if index >= HOLD * len(part):
+                yield from self._rewrites(written, again, lambda: self.released)
+            written[key] = value
+            yield key, put_request(key, value), first
+        yield from self._rewrites(written, again, lambda: False)
+
+    def _rewrites(
+        self, written: dict[bytes, bytes], answered: Answered, enough: Callable[[], bool]
+    ) -> Iterator[tuple[bytes, bytes, Answered]]:
+        while written and not enough():
+            for key, value in written.items():
+                if self.stopping or enough():
                     return
-                yield key, put_request(key, value)
+                yield key, put_request(key, value), answered
 
     def _loaded(self, number: int, key: bytes, reply: bytes) -> None:
         self._answered(number)
         self.acknowledged += 1
         if self.acknowledged == self.total:
             self.loaded = time.monotonic()
+            self.rewritten_loading = self.rewritten
 
-    def _repeated(self, number: int, key: bytes, reply: bytes) -> None:
+    def _rewritten(self, number: int, key: bytes, reply: bytes) -> None:
         self._answered(number)
-        self.repeated += 1
+        self.rewritten += 1
 
     def _answered(self, number: int) -> None:
         now = time.monotonic()
@@ -187,6 +205,15 @@ class Load(_Thread):
         gaps = [e - s for s, e in list(self._gaps) if s < end and e > start]
         gaps += [end - s for s in list(self._open.values()) if s < end and end - s > _GAP]
         return max(gaps, default=0.0)
+
+    @property
+    def answered(self) -> int:
+        """Puts answered, of whatever kind."""
+        return self.acknowledged + self.rewritten
+
+    def release(self) -> None:
+        """Load the rest of the records, too."""
+        self.released = True
 
     def stop(self) -> None:
         """End after what is in flight; raises LoadFailed if anything failed."""
@@ -208,8 +235,8 @@ class ReadBack(_Thread):
         """One client."""
         options = Options(deadline=DEADLINE, window=self._window)
         async with AsyncClient(self._address, options) as client:
-            gets = ((key, get_request(key)) for key in self._expected)
-            await _Pipe(client, self._window).run(gets, self._compare, query=True)
+            gets = ((key, get_request(key), self._compare) for key in self._expected)
+            await _Pipe(client, self._window).run(gets, query=True)
 
     def _compare(self, key: bytes, reply: bytes) -> None:
         self.read += 1

@@ -109,8 +109,8 @@ def print_table(found: Findings) -> None:
     shown.add_row("input", found.source)
     shown.add_row("records put", f"{found.records:,} ({found.bytes / 1e6:.1f} MB)")
     shown.add_row("names", f"{found.names:,} ({doubles:,} records replaced by a later one)")
-    rate = found.records / max(found.seconds, 1e-9)
-    shown.add_row("commands/s, crashes included", f"{rate:,.0f}")
+    rate = found.commands / max(found.seconds, 1e-9)
+    shown.add_row("commands/s while loading, crashes included", f"{rate:,.0f}")
     for crash in found.crashes:
         listed = ", ".join(map(str, crash.replicas))
         who = f"kill -9 of {crash.who} ({listed})"

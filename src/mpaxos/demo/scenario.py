@@ -44,6 +44,8 @@ class Findings(msgspec.Struct):
     bytes: int
     seconds: float = 0.0
     """Of loading, crashes included."""
+    commands: int = 0
+    """Puts answered in that time."""
     crashes: list[Crash] = []
     read: dict[int, int] = {}
     """Values read back through each replica."""
@@ -51,7 +53,7 @@ class Findings(msgspec.Struct):
     digests: dict[int, str] = {}
     applied: int = 0
     rewrites: int = 0
-    """Further puts of the same values, to have clients at work during the last crash."""
+    """Puts of values that were there already, to have clients at work during each crash."""
 
     @property
     def good(self) -> bool:
@@ -99,14 +101,16 @@ def run(cluster: LocalCluster, records: Records, show: Show) -> Findings:
         _crash(found, cluster, load, show, "follower", [follower])
         _reach(load, SECOND_KILL, show)
         _crash(found, cluster, load, show, "leader", [cluster.leader()])
+        load.release()
         _reach(load, 1.0, show)
         show.end()
         found.seconds = load.loaded - load.began
+        found.commands = found.records + load.rewritten_loading
         _crash(found, cluster, load, show, "all at once", cluster.numbers)
     finally:
         load.stopping = True
     load.stop()
-    found.rewrites = load.repeated
+    found.rewrites = load.rewritten
     _compare(found, cluster, expected, show)
     return found
 
@@ -151,8 +155,8 @@ def _crash(
                 waiting.discard(number)
                 crash.in_step[number] = time.monotonic() - cluster.started_at[number]
     # Until the clients have been answered again, too.
-    answers = load.acknowledged + load.repeated
-    _watch(lambda: load.acknowledged + load.repeated > answers, load, show)
+    answers = load.answered
+    _watch(lambda: load.answered > answers, load, show)
     settled = time.monotonic() + _SETTLE
     _watch(lambda: time.monotonic() >= settled, load, show)
     crash.stall = load.longest_stall(began, settled)
