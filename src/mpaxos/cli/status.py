@@ -4,20 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import time
-from typing import Any
+from typing import Any, Literal
 
-from rich.console import Console
+from rich import box
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
 from mpaxos.cli.errors import FAILED, OK
 from mpaxos.client.admin import ask
-from mpaxos.config import format_size
 from mpaxos.errors import ClientError
 
 _TIMEOUT = 2.0
 """Seconds a replica has to answer."""
+
+COLUMNS = (
+    "replica",
+    "role",
+    "ballot",
+    "decided",
+    "applied",
+    "lag",
+    "clients",
+    "sessions",
+    "log",
+    "state",
+    "digest",
+)
 
 Answers = dict[int, dict[str, Any]]
 """Per replica: its status, or {"error": text}."""
@@ -46,28 +61,30 @@ def exit_status(answers: Answers) -> int:
     return OK if leads and 2 * len(good) > len(answers) else FAILED
 
 
-def table(answers: Answers) -> Table:
-    """The answers as people read them."""
+def table(answers: Answers) -> Group:
+    """The answers as people read them: figures side by side, then what one should know."""
     good = [a for a in answers.values() if "error" not in a]
     name = good[0]["cluster"] if good else "no replica answered"
-    shown = Table(title=f"cluster {name}", title_justify="left", title_style="bold")
-    for column in ("replica", "role", "ballot", "decided", "applied", "lag", "clients", "sessions"):
-        shown.add_column(column, justify="left" if column == "role" else "right")
-    for column in ("log", "state", "digest", "now"):
-        shown.add_column(column)
+    shown = Table(
+        title=f"cluster {name}",
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    for column in COLUMNS:
+        side: Literal["left", "right"] = "left" if column == "role" else "right"
+        shown.add_column(column, justify=side, no_wrap=True)
     furthest = max((a["decided"] for a in good), default=0)
+    notes = []
     for number, answer in sorted(answers.items()):
         if "error" in answer:
-            shown.add_row(
-                str(number),
-                "[red]no answer",
-                *["-"] * 9,
-                f"[red]{answer['error']}",
-                end_section=True,
-            )
+            shown.add_row(str(number), "[red]no answer", *["-"] * (len(COLUMNS) - 2))
+            notes.append(f"[red]replica {number}: {answer['error']}")
         else:
             shown.add_row(*_row(number, answer, furthest))
-    return shown
+            notes += [f"[yellow]replica {number} {note}" for note in _notes(answer)]
+    return Group(shown, *notes)
 
 
 def _row(number: int, answer: dict[str, Any], furthest: int) -> list[str]:
@@ -82,36 +99,32 @@ def _row(number: int, answer: dict[str, Any], furthest: int) -> list[str]:
         str(max(0, furthest - answer["applied"])),
         str(answer["clients"]),
         str(answer["sessions"]),
-        _share(pool["log_used"], pool["log_size"]),
-        _share(pool["state_used"], pool["state_limit"]),
+        f"{100 * pool['log_used'] // max(1, pool['log_size'])} %",
+        f"{100 * pool['state_used'] // max(1, pool['state_limit'])} %",
         answer["digest"][:8],
-        _now(answer),
     ]
 
 
-def _share(used: int, size: int) -> str:
-    return f"{format_size(used)} ({100 * used // max(1, size)} %)"
-
-
-def _now(answer: dict[str, Any]) -> str:
-    """What the replica is doing that one should know."""
+def _notes(answer: dict[str, Any]) -> list[str]:
+    """What the replica does that one should know; nothing when all is well."""
+    notes = []
     running = answer["running"]
     if running is not None:
         text = f"{running['command']} at slot {running['slot']} for {running['seconds']:.1f} s"
-        return f"[yellow]runs {text}"
+        notes.append(f"runs {text}")
     if not answer["in_step"]:
-        return "[yellow]catching up"
+        notes.append("is catching up")
     cut = [n for n, peer in answer["peers"].items() if not peer["connected"]]
     if cut:
-        return f"[yellow]not connected to {', '.join(cut)}"
+        notes.append(f"is not connected to {', '.join(cut)}")
     if answer["leader"] is None:
-        return "[yellow]knows no leader"
-    return "in step"
+        notes.append("knows no leader")
+    return notes
 
 
 def show_status(addresses: dict[int, str], *, as_json: bool, watch: bool) -> int:
     """Ask and print, once or until Ctrl-C; returns the exit status."""
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 120)
     answers = asyncio.run(ask_all(addresses))
     if as_json:
         document = {"replicas": {str(n): a for n, a in sorted(answers.items())}}
