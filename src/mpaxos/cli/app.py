@@ -17,19 +17,14 @@ from mpaxos.config import ClusterConfig, example, from_dict, load
 from mpaxos.errors import ConfigError, InvariantViolated, MpaxosError
 
 EPILOG = """\
-[bold]First steps[/bold]
+First steps: [bold]mpaxos dev[/bold], and in another terminal
+[bold]mpaxos kv put greeting hello[/bold], [bold]mpaxos kv get greeting[/bold],
+[bold]mpaxos status[/bold].
 
-  mpaxos dev                                three local replicas of a key-value store\n
-  mpaxos kv put greeting hello              in another terminal\n
-  mpaxos kv get greeting\n
-  mpaxos status
-
-[bold]A real cluster[/bold]
-
-  mpaxos cluster new cluster.toml           then edit addresses and directories\n
-  mpaxos init  -c cluster.toml --replica 0  once, on the machine of replica 0\n
-  mpaxos serve -c cluster.toml --replica 0  and so for 1 and 2\n
-  mpaxos status -c cluster.toml
+A real cluster: [bold]mpaxos cluster new cluster.toml[/bold], edit it, and on the machine of each
+replica N, once [bold]mpaxos init -c cluster.toml -r N[/bold], then
+[bold]mpaxos serve -c cluster.toml -r N[/bold]. Watch it with
+[bold]mpaxos status -c cluster.toml --watch[/bold].
 """
 
 app = typer.Typer(
