@@ -16,16 +16,15 @@ from mpaxos.cli.errors import report
 from mpaxos.config import ClusterConfig, example, from_dict, load
 from mpaxos.errors import ConfigError, InvariantViolated, MpaxosError
 
-EPILOG = """\
-First steps: [bold]mpaxos dev[/bold], and in another terminal
-[bold]mpaxos kv put greeting hello[/bold], [bold]mpaxos kv get greeting[/bold],
-[bold]mpaxos status[/bold].
-
-A real cluster: [bold]mpaxos cluster new cluster.toml[/bold], edit it, and on the machine of each
-replica N, once [bold]mpaxos init -c cluster.toml -r N[/bold], then
-[bold]mpaxos serve -c cluster.toml -r N[/bold]. Watch it with
-[bold]mpaxos status -c cluster.toml --watch[/bold].
-"""
+EPILOG = (
+    "First steps: [bold]mpaxos dev[/bold], and in another terminal "
+    "[bold]mpaxos kv put greeting hello[/bold], then [bold]mpaxos status[/bold]."
+    "\n\n"
+    "A real cluster: [bold]mpaxos cluster new cluster.toml[/bold], edit it, and on the machine "
+    "of each replica N, once, [bold]mpaxos init -c cluster.toml -r N[/bold], then "
+    "[bold]mpaxos serve -c cluster.toml -r N[/bold]. "
+    "Watch it with [bold]mpaxos status -c cluster.toml --watch[/bold]."
+)
 
 app = typer.Typer(
     name="mpaxos",
