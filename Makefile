@@ -1,0 +1,46 @@
+# The two commands of the README, `make demo` and `make test`, and the steps they are made of.
+# All of them prepare what they need first (scripts/setup.sh); when nothing changed that takes
+# well under a second.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup demo test lint unit sim cluster clean
+
+PY := .venv/bin/python
+ARGS ?=
+
+help:  ## this text
+	@echo "usage: make TARGET    (start with: make demo)"
+	@echo
+	@sed -n 's/^\([a-z]*\):.*##  *\(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
+	  printf '  make %-9s %s\n' "$$name" "$$text"; done
+	@echo
+	@echo "  Variables: POOL_DIR=/mnt/pmem (where the demo puts its pools; default /dev/shm),"
+	@echo "  ARGS='...' (handed on: to the demo, or to pytest), PYTHON=python3.11 (which one to use)"
+
+setup:  ## Debian packages, .venv, the extension (every other target does this first)
+	@scripts/setup.sh
+
+demo: setup  ## three replicas, real input, kill -9 of each and of all, comparison of every record
+	@$(PY) -m mpaxos.demo $(ARGS)
+
+test: setup  ## everything: lint, types, unit tests, simulation, real clusters
+	@scripts/test.sh lint unit sim cluster
+
+lint: setup  ## ruff, mypy --strict
+	@scripts/test.sh lint
+
+unit: setup  ## unit tests
+	@scripts/test.sh unit $(ARGS)
+
+sim: setup  ## the protocol in the simulated world, many seeds
+	@scripts/test.sh sim $(ARGS)
+
+cluster: setup  ## real processes, sockets, kill -9
+	@scripts/test.sh cluster $(ARGS)
+
+clean:  ## remove what was built, .venv included
+	rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -f src/mpaxos/_native*.so
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

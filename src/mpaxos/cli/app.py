@@ -1,0 +1,209 @@
+"""The `mpaxos` command: its subcommands, arguments and help. What they do is in their modules."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mpaxos.cli import kv
+from mpaxos.cli.errors import report
+from mpaxos.config import ClusterConfig, example, from_dict, load
+from mpaxos.errors import ConfigError, InvariantViolated, MpaxosError
+
+EPILOG = (
+    "First steps: [bold]mpaxos dev[/bold], and in another terminal "
+    "[bold]mpaxos kv put greeting hello[/bold], then [bold]mpaxos status[/bold]."
+    "\n\n"
+    "A real cluster: [bold]mpaxos cluster new cluster.toml[/bold], edit it, and on the machine "
+    "of each replica N, once, [bold]mpaxos init -c cluster.toml -r N[/bold], then "
+    "[bold]mpaxos serve -c cluster.toml -r N[/bold]. "
+    "Watch it with [bold]mpaxos status -c cluster.toml --watch[/bold]."
+)
+
+app = typer.Typer(
+    name="mpaxos",
+    help="Highly available services by state machine replication.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+cluster_app = typer.Typer(help="Cluster files.", no_args_is_help=True)
+app.add_typer(cluster_app, name="cluster")
+app.add_typer(kv.app, name="kv")
+
+ClusterOption = Annotated[
+    Path, typer.Option("--cluster", "-c", envvar="MPAXOS_CLUSTER", help="The cluster file.")
+]
+MaybeCluster = Annotated[
+    Path | None, typer.Option("--cluster", "-c", envvar="MPAXOS_CLUSTER", help="The cluster file.")
+]
+ReplicaOption = Annotated[
+    int | None, typer.Option("--replica", "-r", envvar="MPAXOS_REPLICA", help="Its id: 0, 1, ...")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="A setting over the file's, e.g. --set pool.size=1GiB; repeatable."),
+]
+
+
+def run() -> int:
+    """Run the command line in sys.argv; returns the exit status."""
+    try:
+        app()
+    except (MpaxosError, InvariantViolated) as error:
+        return report(error)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
+    return 0
+
+
+def _load(path: Path, settings: list[str] | None) -> ClusterConfig:
+    from mpaxos.cli.serve import parse_overrides
+
+    return load(path, parse_overrides(settings or []), os.environ)
+
+
+@cluster_app.command("new")
+def cluster_new(
+    file: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("cluster.toml"),
+    name: Annotated[str, typer.Option(help="What to call the cluster.")] = "demo",
+    replicas: Annotated[int, typer.Option(help="1, 3, 5 or 7.")] = 3,
+    service: Annotated[str, typer.Option(help="module:Class")] = "mpaxos.services.kv:KeyValue",
+) -> None:
+    """Write an example cluster file with a fresh cluster id.
+
+    mpaxos cluster new cluster.toml --name bank --service bank:Bank
+    """
+    text = example(name, replicas=replicas, service=service)
+    from_dict(tomllib.loads(text), where="arguments")
+    try:
+        with file.open("x") as output:
+            output.write(text)
+    except FileExistsError:
+        raise ConfigError(f"{file} exists already; it is left as it is") from None
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}") from None
+    print(f"wrote {file}; edit addresses and directories, then: mpaxos init -c {file} --all")
+
+
+@app.command()
+def init(
+    cluster: ClusterOption,
+    replica: ReplicaOption = None,
+    all_replicas: Annotated[bool, typer.Option("--all", help="All replicas: on one host.")] = False,
+    setting: SetOption = None,
+) -> None:
+    """Make the data of a replica: its pool and a marker of cluster and replica.
+
+    Done once in the life of a replica, before its first `serve`. What exists is never touched: a
+    replica that lost its data must not come back empty under its id.
+
+    mpaxos init -c cluster.toml --replica 0
+    """
+    config = _load(cluster, setting)
+    if all_replicas == (replica is not None):
+        raise ConfigError("init: give either --replica N or --all")
+    from mpaxos.storage.directory import initialise
+
+    numbers = [entry.id for entry in config.replicas] if replica is None else [replica]
+    for number in numbers:
+        initialise(config, number)
+        print(f"replica {number}: {config.directory(number)} is ready")
+
+
+@app.command()
+def serve(
+    cluster: ClusterOption,
+    replica: ReplicaOption = None,
+    setting: SetOption = None,
+) -> None:
+    """Run one replica until SIGTERM or Ctrl-C.
+
+    mpaxos serve -c cluster.toml --replica 0
+
+    Settings: --set over the environment (MPAXOS_POOL_SIZE=1GiB) over the file over defaults.
+    Exit status: 2 for a wrong setting, 3 for the replica's storage, 1 for anything else.
+    """
+    # Only reached for --help: main() goes the short way to mpaxos.cli.serve.
+    from mpaxos.cli.serve import serve_command
+
+    words = ["--cluster", str(cluster)]
+    words += [] if replica is None else ["--replica", str(replica)]
+    for pair in setting or []:
+        words += ["--set", pair]
+    raise typer.Exit(serve_command(words))
+
+
+@app.command()
+def dev(
+    service: Annotated[str, typer.Argument(help="module:Class")] = "mpaxos.services.kv:KeyValue",
+    replicas: Annotated[int, typer.Option(help="1, 3, 5 or 7.")] = 3,
+    pool_size: Annotated[str, typer.Option(help="Of each replica.")] = "256 MiB",
+) -> None:
+    """Run local replicas in the foreground, to try a service: nothing to set up, Ctrl-C ends it.
+
+    mpaxos dev                 the key-value service\n
+    mpaxos dev bank:Bank       class Bank of bank.py in this directory
+    """
+    from mpaxos.cli.dev import run_dev
+
+    raise typer.Exit(run_dev(service, replicas, pool_size))
+
+
+@app.command()
+def status(
+    cluster: MaybeCluster = None,
+    address: Annotated[
+        str | None,
+        typer.Option("--address", "-a", envvar="MPAXOS_ADDRESS", help="host:port,host:port,..."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh until Ctrl-C.")] = False,
+) -> None:
+    """Show every replica: role, ballot, positions, lag, clients, pool use.
+
+    mpaxos status -c cluster.toml\n
+    mpaxos status -a 127.0.0.1:3001,127.0.0.1:3002,127.0.0.1:3003 --json
+    """
+    from mpaxos.cli.status import show_status
+
+    if cluster is not None:
+        addresses = dict(enumerate(_load(cluster, None).client_addresses()))
+    else:
+        texts = (address or kv.DEFAULT_ADDRESSES).split(",")
+        addresses = dict(enumerate(text.strip() for text in texts))
+    raise typer.Exit(show_status(addresses, as_json=as_json, watch=watch))
+
+
+@app.command()
+def sim(
+    seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
+    count: Annotated[int, typer.Option(help="How many seeds.")] = 100,
+    replicas: Annotated[int, typer.Option(help="1, 3, 5 or 7.")] = 3,
+    trace: Annotated[bool, typer.Option(help="Print every event of the run.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON line per seed.")] = False,
+) -> None:
+    """Run the protocol in a simulated world with faults; a seed replays exactly.
+
+    mpaxos sim --seed 4711 --count 1 --trace
+    """
+    from mpaxos.cli.simulate import simulate
+
+    raise typer.Exit(simulate(seed, count, replicas, trace=trace, as_json=as_json))
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    try:
+        print(f"mpaxos {installed_version('mpaxos')}")
+    except PackageNotFoundError:
+        print("mpaxos (run from its sources, not installed)")

@@ -1,0 +1,47 @@
+"""What kind of memory a directory lies in."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+MEMORY_TYPES = ("tmpfs", "ramfs")
+
+
+def _mount_of(path: Path) -> tuple[str, str]:
+    """(type, options) of the file system a path is on; the path itself need not exist yet."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    real = os.path.realpath(path)
+    best, found = "", ("unknown", "")
+    try:
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return found
+    for line in lines:
+        # proc(5): fields of the mount, " - ", type, source, options of the file system
+        mount, _, system = line.partition(" - ")
+        point = mount.split()[4].replace("\\040", " ")
+        inside = real == point or real.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):
+            words = system.split()
+            options = ",".join((mount.split()[5], words[2] if len(words) > 2 else ""))
+            best, found = point, (words[0], options)
+    return found
+
+
+def is_memory(path: Path) -> bool:
+    """True for tmpfs: emulated persistent memory, which lasts as long as the machine is up."""
+    return _mount_of(path)[0] in MEMORY_TYPES
+
+
+def describe(path: Path) -> str:
+    """What a directory's memory means for durability and speed, for people."""
+    kind, options = _mount_of(path)
+    if kind in MEMORY_TYPES:
+        return (
+            f"emulated persistent memory ({kind}): survives crashes of processes, not of machines"
+        )
+    if "dax" in options.split(",") or "dax=always" in options.split(","):
+        return f"persistent memory ({kind}, DAX)"
+    return f"an ordinary file system ({kind}): durable through msync, correct but slow"

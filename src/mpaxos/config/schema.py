@@ -1,0 +1,191 @@
+"""The sections and keys of a cluster file, as types."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from mpaxos.config.values import KIB, MIB, Address, Size, parse_address
+from mpaxos.core.settings import MILLISECOND, Settings
+from mpaxos.errors import ConfigError
+
+DURABILITIES = ("pmem", "disk", "view", "epoch", "none")
+MACHINES = ("persistent", "volatile")
+
+Count = Annotated[int, msgspec.Meta(ge=1, le=1 << 31)]
+Milliseconds = Annotated[int, msgspec.Meta(ge=1, le=600_000)]
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of the sections of the file; attributes are its keys."""
+
+
+class PoolConfig(Section, frozen=True, kw_only=True):
+    """`[pool]`: one replica's persistent memory. Read when a replica is initialised."""
+
+    size: Size = 512 * MIB
+    """Bytes of the pool file."""
+    log_size: Size = 128 * MIB
+    """Bytes of it for the log ring: how far replicas may lie behind each other."""
+
+
+class LimitsConfig(Section, frozen=True, kw_only=True):
+    """`[limits]`: what clients may ask for. Equal on all replicas."""
+
+    max_request: Size = MIB
+    """Bytes of one request."""
+    max_batch: Size = 256 * KIB
+    """Bytes after which a batch is closed; one larger request travels alone."""
+    max_pending: Size = 8 * MIB
+    """Bytes of requests a replica holds before it stops reading from its clients."""
+    max_connections: Count = 10_000
+    max_sessions: Count = 16_384
+    max_reply_slots: Count = 262_144
+    """Sum of the windows of all sessions: replies kept for clients that may ask again."""
+    state_limit: Size | None = None
+    """Bytes of state; none: 60 % of what log, sessions and replies leave of the pool."""
+
+
+class ProtocolConfig(Section, frozen=True, kw_only=True):
+    """`[protocol]`: the numbers of mpaxos.core.settings, times in milliseconds."""
+
+    heartbeat_ms: Milliseconds = 50
+    election_ms: Milliseconds = 400
+    election_spread_ms: Milliseconds = 250
+    down_spread_ms: Milliseconds = 50
+    retry_ms: Milliseconds = 200
+    quorum_grace_ms: Milliseconds = 2000
+    window: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 16
+    local_batches: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 8
+    max_apply_lag: Count = 4096
+    catchup_slots: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 256
+    catchup_bytes: Size = MIB
+
+
+class ReplicaConfig(Section, frozen=True, kw_only=True):
+    """One `[[replicas]]`: where a replica listens, how others reach it, where its data is."""
+
+    id: Annotated[int, msgspec.Meta(ge=0, le=6)]
+    peer: str
+    """host:port under which the other replicas reach it."""
+    client: str
+    """host:port under which clients reach it."""
+    directory: str
+    """Its data; relative to the directory of the cluster file."""
+    jpaxos: str | None = None
+    """host:port for clients written for JPaxos; none: not served."""
+    listen_peer: str | None = None
+    """host:port to bind when it differs from the advertised one (behind NAT, in a container)."""
+    listen_client: str | None = None
+    listen_jpaxos: str | None = None
+
+
+class ClusterConfig(Section, frozen=True, kw_only=True):
+    """A whole, checked cluster file."""
+
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=63)]
+    id: str
+    """32 hexadecimal digits, different for every cluster there ever is."""
+    service: str = "mpaxos.services.kv:KeyValue"
+    durability: str = "pmem"
+    machine: str = "persistent"
+    pool: PoolConfig = PoolConfig()
+    limits: LimitsConfig = LimitsConfig()
+    protocol: ProtocolConfig = ProtocolConfig()
+    replicas: tuple[ReplicaConfig, ...] = ()
+    base: str = "."
+    """Directory of the cluster file; not a key of it."""
+
+    @property
+    def cluster_id(self) -> bytes:
+        """The 16 bytes of `id`."""
+        return bytes.fromhex(self.id)
+
+    @property
+    def state_limit(self) -> int:
+        """Bytes of state: the setting, or its default for this pool."""
+        if self.limits.state_limit is None:
+            return default_state_limit(self.pool, self.limits)
+        return self.limits.state_limit
+
+    def replica(self, number: int) -> ReplicaConfig:
+        """The entry of replica `number`. Raises ConfigError when there is none."""
+        for entry in self.replicas:
+            if entry.id == number:
+                return entry
+        known = ", ".join(str(entry.id) for entry in self.replicas)
+        raise ConfigError(f"cluster {self.name!r} has no replica {number}; it has {known}")
+
+    def directory(self, number: int) -> Path:
+        """Absolute path of a replica's data directory."""
+        return (Path(self.base) / self.replica(number).directory).absolute()
+
+    def peers_of(self, number: int) -> dict[int, Address]:
+        """Advertised peer addresses of all replicas but `number`."""
+        return {r.id: parse_address(r.peer) for r in self.replicas if r.id != number}
+
+    def listen(self, number: int, port: str) -> Address | None:
+        """What to bind for `port` ("peer", "client" or "jpaxos"); None: not served."""
+        entry = self.replica(number)
+        text = getattr(entry, f"listen_{port}") or getattr(entry, port)
+        return None if text is None else parse_address(text, zero=True)
+
+    def client_addresses(self) -> list[str]:
+        """host:port of every replica's client port, in order of their ids."""
+        return [entry.client for entry in self.replicas]
+
+    def settings(self, number: int) -> Settings:
+        """The protocol's numbers for replica `number`."""
+        p = self.protocol
+        return Settings(
+            replica=self.replica(number).id,
+            replicas=len(self.replicas),
+            window=p.window,
+            local_batches=p.local_batches,
+            heartbeat=p.heartbeat_ms * MILLISECOND,
+            election=p.election_ms * MILLISECOND,
+            election_spread=p.election_spread_ms * MILLISECOND,
+            down_spread=p.down_spread_ms * MILLISECOND,
+            retry=p.retry_ms * MILLISECOND,
+            quorum_grace=p.quorum_grace_ms * MILLISECOND,
+            max_apply_lag=p.max_apply_lag,
+            catchup_slots=p.catchup_slots,
+            catchup_bytes=p.catchup_bytes,
+        )
+
+
+def default_state_limit(pool: PoolConfig, limits: LimitsConfig) -> int:
+    """Bytes of state a pool is trusted with when the file does not say: 60 % of what is left.
+
+    A reply cell is counted with 64 bytes and a session with 256. The rest pays for the replies
+    themselves, for the tree above the items and for what the allocator loses to fragmentation;
+    the limit has to bite on all replicas alike before the allocator runs dry on one.
+    """
+    fixed = pool.log_size + limits.max_reply_slots * 64 + limits.max_sessions * 256 + 4 * MIB
+    return max(0, pool.size - fixed) * 6 // 10
+
+
+def agreement(config: ClusterConfig) -> int:
+    """64-bit digest over the settings that must be equal on all replicas.
+
+    Replicas tell it to each other when they connect and refuse one that differs: these settings
+    decide what a command does or whether a message can be taken at all.
+    """
+    limits = config.limits
+    parts = {
+        "id": config.id,
+        "service": config.service,
+        "durability": config.durability,
+        "machine": config.machine,
+        "replicas": len(config.replicas),
+        "max_request": limits.max_request,
+        "max_batch": limits.max_batch,
+        "max_sessions": limits.max_sessions,
+        "max_reply_slots": limits.max_reply_slots,
+        "state_limit": config.state_limit,
+    }
+    encoded = msgspec.json.encode(parts, order="sorted")
+    return int.from_bytes(hashlib.blake2b(encoded, digest_size=8).digest(), "little")
