@@ -173,13 +173,13 @@ void Plane::collect(std::size_t room, std::vector<PlaneEvent>& events) {
   const auto count = std::min(room, sealed_.size());
   for (std::size_t i = 0; i < count; ++i) {
     pending_bytes_ -= sealed_[i]->bytes().size() - sizeof(BatchHeader);
-    PlaneEvent event{EventKind::kBatch};
+    PlaneEvent event(EventKind::kBatch);
     event.batch = std::move(sealed_[i]);
     events.push_back(std::move(event));
   }
   sealed_.erase(sealed_.begin(), sealed_.begin() + static_cast<long>(count));
   if (reads_.count() > 0) {
-    PlaneEvent event{EventKind::kReads};
+    PlaneEvent event(EventKind::kReads);
     event.batch = reads_.seal(options_.replica, options_.incarnation, ++read_number_);
     pending_bytes_ -= event.batch->bytes().size() - sizeof(BatchHeader);
     events.push_back(std::move(event));
@@ -282,8 +282,7 @@ std::uint64_t Plane::register_admin(const ConnectionPtr& connection) {
 }
 
 void Plane::admin(std::uint64_t token, std::string_view json) {
-  PlaneEvent event{EventKind::kAdmin};
-  event.number = token;
+  PlaneEvent event(EventKind::kAdmin, token);
   event.text = json;
   events_.push_back(std::move(event));
 }
@@ -316,8 +315,7 @@ void Plane::peer_up(const std::shared_ptr<PeerConnection>& connection) {
     keep->close("replaced", "");
   }
   peers_[peer] = connection;
-  PlaneEvent event{EventKind::kPeerUp};
-  event.number = peer;
+  PlaneEvent event(EventKind::kPeerUp, peer);
   events_.push_back(std::move(event));
   if (const auto dialer = dialers_.find(peer); dialer != dialers_.end()) dialer->second->reached();
   connection->flush();
@@ -327,14 +325,12 @@ void Plane::peer_down(const PeerConnection& connection) {
   const auto found = peers_.find(connection.peer());
   if (found == peers_.end() || found->second.get() != &connection) return;
   peers_.erase(found);
-  PlaneEvent event{EventKind::kPeerDown};
-  event.number = connection.peer();
+  PlaneEvent event(EventKind::kPeerDown, connection.peer());
   events_.push_back(std::move(event));
 }
 
 void Plane::peer_message(std::uint16_t peer, std::string_view control, Values values) {
-  PlaneEvent event{EventKind::kPeerMessage};
-  event.number = peer;
+  PlaneEvent event(EventKind::kPeerMessage, peer);
   event.text = control;
   event.values = std::move(values);
   events_.push_back(std::move(event));
@@ -356,7 +352,7 @@ void Plane::notice(const char* port, const std::string& address, const std::stri
     count("notices_dropped");
     return;
   }
-  PlaneEvent event{EventKind::kNotice};
+  PlaneEvent event(EventKind::kNotice);
   event.text = port;
   event.address = address;
   event.reason = reason;

@@ -52,8 +52,9 @@ enum class EventKind : int {
 };
 
 struct PlaneEvent {
+  explicit PlaneEvent(EventKind event, std::uint64_t about = 0) : kind(event), number(about) {}
   EventKind kind;
-  std::uint64_t number = 0;  // peer, or token of an admin request
+  std::uint64_t number;  // peer, or token of an admin request
   std::string text;          // control message, admin request, or port of a notice
   std::string address;       // of a notice
   std::string reason;        // of a notice

@@ -27,6 +27,7 @@ from mpaxos.errors import (
     VersionMismatch,
 )
 from mpaxos.machine import BadRequest, Context, ReadOnly, StateMachine, command, query
+from mpaxos.version import __version__
 
 if TYPE_CHECKING:
     from mpaxos.client import AsyncClient, Client, Options, connect, connect_blocking
@@ -52,6 +53,7 @@ __all__ = [
     "StateMachine",
     "StorageCorrupt",
     "VersionMismatch",
+    "__version__",
     "command",
     "connect",
     "connect_blocking",

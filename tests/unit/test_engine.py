@@ -90,7 +90,9 @@ class Traffic:
                 kv.put_request(key, value),
                 kv.get_request(key),
                 kv.delete_request(key),
-                kv.compare_and_set_request(key, rng.choice([None, value]), rng.choice([None, b"x"])),
+                kv.compare_and_set_request(
+                    key, rng.choice([None, value]), rng.choice([None, b"x"])
+                ),
                 kv.scan_request(key[:1], rng.choice([None, key]), rng.randrange(0, 70)),
                 b"n",
                 b"G" + text,
@@ -98,7 +100,9 @@ class Traffic:
             ]
         )
         if rng.random() < 0.05:
-            made = rng.choice([b"", b"?", made[: len(made) // 2], made + b"!", b"g\xff\xff\xff\xff"])
+            made = rng.choice(
+                [b"", b"?", made[: len(made) // 2], made + b"!", b"g\xff\xff\xff\xff"]
+            )
         return made
 
 
@@ -174,7 +178,9 @@ def test_a_duplicate_is_answered_and_not_run_even_after_a_restart(directory: Pat
     engine = Engine(pool)
     (again,) = engine.apply_kv(3, 0, Batch.build(0, 1, 3, [second])).entries()
     assert again[3] == b"first" * 50
-    (now,) = engine.apply_kv(4, 0, Batch.build(0, 1, 4, [command(session, 3, b"g\0\0\0\1k")])).entries()
+    (now,) = engine.apply_kv(
+        4, 0, Batch.build(0, 1, 4, [command(session, 3, b"g\0\0\0\1k")])
+    ).entries()
     assert now[3] == b"\1second"
 
 

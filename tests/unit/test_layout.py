@@ -31,6 +31,7 @@ ALLOWED = {
     "core": set[str](),
     "errors": {"core"},
     "_native": set[str](),
+    "version": set[str](),
     "config": {"core", "errors"},
     "storage": {"core", "errors", "_native", "config"},
     "net": {"core", "errors", "_native"},
@@ -47,6 +48,7 @@ ALLOWED = {
         "net",
         "machine",
         "services",
+        "version",
     },
     "sim": {"core", "errors", "storage", "net", "machine", "runtime"},
     "local": {"errors", "config", "client", "storage"},
@@ -61,6 +63,7 @@ ALLOWED = {
         "runtime",
         "sim",
         "machine",
+        "version",
     },
 }
 """What each part of mpaxos may import of mpaxos. The root, `mpaxos`, is the public API: only

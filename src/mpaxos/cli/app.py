@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import tomllib
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +13,7 @@ from mpaxos.cli import kv
 from mpaxos.cli.errors import report
 from mpaxos.config import ClusterConfig, example, from_dict, load
 from mpaxos.errors import ConfigError, InvariantViolated, MpaxosError
+from mpaxos.version import __version__
 
 EPILOG = (
     "First steps: [bold]mpaxos dev[/bold], and in another terminal "
@@ -203,7 +202,4 @@ def sim(
 @app.command()
 def version() -> None:
     """Print the version."""
-    try:
-        print(f"mpaxos {installed_version('mpaxos')}")
-    except PackageNotFoundError:
-        print("mpaxos (run from its sources, not installed)")
+    print(f"mpaxos {__version__}")

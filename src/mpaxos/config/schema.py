@@ -60,7 +60,7 @@ class ProtocolConfig(Section, frozen=True, kw_only=True):
     quorum_grace_ms: Milliseconds = 2000
     window: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 16
     local_batches: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 8
-    max_apply_lag: Count = 4096
+    max_apply_lag: Count = 512
     catchup_slots: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 256
     catchup_bytes: Size = MIB
 

@@ -88,11 +88,14 @@ class MachineHost:
     def apply(self, slot: int, time: int, batch: Any) -> Any:
         """Run the commands of a decided batch and make the slot durable; returns the Replies.
 
+        Time never runs backwards for the commands, whatever stamps the leaders put on batches.
+
         Raises what the engine raises: then the replica cannot go on.
         """
         overlay = self._overlay
         invariant(not self._in_slot, "a slot is applied inside another")
         self._in_slot = True
+        time = max(time, self._time)
         requests = self._engine.begin(slot, time, batch)
         overlay.begin_slot()
         replies: list[Reply] = []
@@ -130,6 +133,11 @@ class MachineHost:
             overlay.mode = Mode.CLOSED
             self._running = None
         return replies
+
+    @property
+    def mark(self) -> tuple[int, int]:
+        """(slot, digest) of the last applied slot."""
+        return self._engine.mark
 
     @property
     def running(self) -> Running | None:

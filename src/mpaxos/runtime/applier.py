@@ -10,7 +10,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -36,10 +36,10 @@ class Running(Protocol):
 class Machine(Protocol):
     """A state machine with its durable state, seen from the runtime."""
 
-    def apply(self, slot: Slot, time: int, batch: Batch) -> ReplySet:
+    def apply(self, slot: Slot, time: int, batch: Any, /) -> ReplySet:
         """Apply one slot in one transaction; return the replies it produced."""
 
-    def query(self, batch: Batch) -> ReplySet:
+    def query(self, batch: Any, /) -> ReplySet:
         """Answer queries from the present state."""
 
     @property
@@ -57,8 +57,12 @@ class NativeMachine:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self.apply = engine.apply_kv
-        self.query = engine.query_kv
+
+    def apply(self, slot: Slot, time: int, batch: Any, /) -> ReplySet:
+        return self._engine.apply_kv(slot, time, batch)
+
+    def query(self, batch: Any, /) -> ReplySet:
+        return self._engine.query_kv(batch)
 
     @property
     def mark(self) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from mpaxos._native import Batch, Engine
 from mpaxos.config import ClusterConfig, agreement
 from mpaxos.core.replica import Replica
 from mpaxos.errors import InvariantViolated, MpaxosError, StorageError
-from mpaxos.machine import MachineHost
+from mpaxos.machine.host import MachineHost
 from mpaxos.net.adapter import NativePlane
 from mpaxos.net.plane import Notice
 from mpaxos.runtime.applier import Applier, InlineApplier, Machine, NativeMachine, ThreadedApplier

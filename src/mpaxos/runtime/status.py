@@ -8,13 +8,13 @@ from typing import Any
 
 import msgspec
 
-import mpaxos
 from mpaxos.core.output import Resign
 from mpaxos.core.replica import Replica
 from mpaxos.net.plane import AdminRequest, Plane
 from mpaxos.runtime.applier import Applier, Machine
 from mpaxos.runtime.loop import Loop
 from mpaxos.storage.pmem import PmemStore
+from mpaxos.version import __version__
 
 
 class Status:
@@ -94,7 +94,7 @@ class Status:
             "replica": replica.settings.replica,
             "cluster": self._cluster,
             "service": self._service,
-            "version": mpaxos.__version__,
+            "version": __version__,
             "role": replica.role,
             "leader": replica.leader,
             "ballot": str(replica.ballot),

@@ -19,6 +19,7 @@ from types import TracebackType
 import msgspec
 
 from mpaxos._native import Pool
+from mpaxos.config import ClusterConfig
 from mpaxos.errors import (
     StorageCorrupt,
     StorageForeign,
@@ -47,25 +48,14 @@ class Marker(msgspec.Struct, frozen=True):
     log_size: int
 
 
-def initialise(
-    directory: Path,
-    *,
-    cluster_id: bytes,
-    cluster_name: str,
-    replica: int,
-    replicas: int,
-    pool_size: int,
-    log_size: int,
-    machine: str,
-    state_limit: int,
-    max_sessions: int,
-    max_reply_slots: int,
-) -> None:
-    """Make the directory, its pool and, last, its marker. Sizes are in bytes.
+def initialise(config: ClusterConfig, replica: int) -> None:
+    """Make the directory of a replica, its pool and, last, its marker.
 
-    Raises StorageForeign when there is a replica or a pool already, StorageFull when there is
-    no room.
+    Raises ConfigError when the cluster has no such replica, StorageForeign when there is a replica
+    or a pool already, StorageFull when there is no room.
     """
+    directory = config.directory(replica)
+    pool, limits = config.pool, config.limits
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -78,18 +68,25 @@ def initialise(
             )
     Pool.create(
         str(directory / POOL),
-        size=pool_size,
-        log_size=log_size,
-        cluster=cluster_id,
+        size=pool.size,
+        log_size=pool.log_size,
+        cluster=config.cluster_id,
         replica=replica,
-        replicas=replicas,
-        machine=machine,
-        state_limit=state_limit,
-        max_sessions=max_sessions,
-        max_reply_slots=max_reply_slots,
+        replicas=len(config.replicas),
+        machine=config.service,
+        state_limit=config.state_limit,
+        max_sessions=limits.max_sessions,
+        max_reply_slots=limits.max_reply_slots,
     )
     marker = Marker(
-        FORMAT, cluster_id.hex(), cluster_name, replica, replicas, machine, pool_size, log_size
+        format=FORMAT,
+        cluster=config.id,
+        cluster_name=config.name,
+        replica=replica,
+        replicas=len(config.replicas),
+        machine=config.service,
+        pool_size=pool.size,
+        log_size=pool.log_size,
     )
     _write_durably(directory / MARKER, msgspec.json.format(msgspec.json.encode(marker)) + b"\n")
 
