@@ -37,7 +37,7 @@ def make_cluster(
 ) -> Iterator[MakeCluster]:
     """Makes clusters that are stopped at the end: make_cluster(replicas=3, service=...)."""
     # Replicas import the state machines of these tests.
-    monkeypatch.setenv("PYTHONPATH", f"{TESTS}:{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.setenv("PYTHONPATH", f"{TESTS.parent}:{os.environ.get('PYTHONPATH', '')}")
     made: list[LocalCluster] = []
 
     def make(*, started: bool = True, **options: Any) -> LocalCluster:

@@ -6,9 +6,9 @@ import signal
 
 import pytest
 
-from cluster.conftest import MakeCluster
-from cluster.workload import Workload
 from mpaxos.local import LocalCluster
+from tests.cluster.conftest import MakeCluster
+from tests.cluster.workload import Workload
 
 
 def test_each_replica_in_turn(cluster: LocalCluster) -> None:

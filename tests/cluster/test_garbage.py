@@ -9,10 +9,10 @@ import struct
 import zlib
 from collections.abc import Iterator
 
-from cluster.workload import Workload
 from mpaxos._native import crc32c
 from mpaxos.config import parse_address
 from mpaxos.local import LocalCluster
+from tests.cluster.workload import Workload
 
 
 def frame(kind: int, payload: bytes, **wrong: int) -> bytes:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.jpaxos import NACK, OK, RECONNECT, JPaxosClient, get, put
 from mpaxos.local import LocalCluster
 from mpaxos.services.kv import KeyValueClient
+from tests.cluster.jpaxos import NACK, OK, RECONNECT, JPaxosClient, get, put
 
 
 def address(cluster: LocalCluster, number: int) -> str:

@@ -7,10 +7,10 @@ import threading
 import pytest
 
 import mpaxos
-from cluster.conftest import MakeCluster
-from cluster.services import Trouble
 from mpaxos.errors import ClientError, CommandFailed
 from mpaxos.local import LocalCluster
+from tests.cluster.conftest import MakeCluster
+from tests.cluster.services import Trouble
 
 SLOW = 3.0
 """Seconds; several times the silence after which a leader is replaced."""
@@ -18,7 +18,7 @@ SLOW = 3.0
 
 @pytest.fixture
 def troubled(make_cluster: MakeCluster) -> LocalCluster:
-    return make_cluster(service="cluster.services:Trouble")
+    return make_cluster(service="tests.cluster.services:Trouble")
 
 
 def test_an_error_is_the_clients_and_nothing_else(troubled: LocalCluster) -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from cluster.conftest import MakeCluster
 from mpaxos.cli.errors import STORAGE, USAGE
 from mpaxos.local import LocalCluster
 from mpaxos.services.kv import KeyValueClient
+from tests.cluster.conftest import MakeCluster
 
 
 def refused(cluster: LocalCluster, number: int, status: int, *words: str) -> str:

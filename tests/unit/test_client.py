@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_replica import FakeCluster, FakeEngine, FakeReplica, FakeReplies, hosted
 
 import mpaxos
 from mpaxos import StateMachine, command, errors, query
@@ -24,6 +23,7 @@ from mpaxos.client import AsyncClient, Client, Options, admin, connect, connect_
 from mpaxos.client.options import parse_addresses
 from mpaxos.containers import Dict
 from mpaxos.machine.host import MachineHost
+from tests.unit.fake_replica import FakeCluster, FakeEngine, FakeReplica, FakeReplies, hosted
 
 # Deadlines are long, so that a slow machine does not meet them; calls that must meet theirs say so.
 PATIENT = Options(deadline=60.0, stall_timeout=0.1, close_timeout=0.2)

@@ -6,7 +6,6 @@ import asyncio
 import struct
 
 import pytest
-from fake_replica import FakeBatch, FakeCluster, FakeEngine, FakeReplica, FakeReplies, hosted
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +14,14 @@ from mpaxos.errors import ClientError, NoSpace, WireError
 from mpaxos.machine.host import MachineHost
 from mpaxos.services import kv
 from mpaxos.services.kv import AsyncKeyValueClient, KeyValue, KeyValueClient
+from tests.unit.fake_replica import (
+    FakeBatch,
+    FakeCluster,
+    FakeEngine,
+    FakeReplica,
+    FakeReplies,
+    hosted,
+)
 
 OK, NOSPACE, BAD = 0, 3, 6
 

@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 import msgspec
 import pytest
-from fake_replica import FakeBatch, FakeEngine, FakeReplies
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,6 +20,7 @@ from mpaxos.errors import ConfigError, InvariantViolated, StorageCorrupt
 from mpaxos.machine.codec import after_prefix, key_codec
 from mpaxos.machine.declare import inspect_machine
 from mpaxos.machine.host import MAX_ERROR_TEXT, MachineHost, Running
+from tests.unit.fake_replica import FakeBatch, FakeEngine, FakeReplies
 
 OK, FAILED, NOSPACE, BAD = 0, 1, 3, 6
 

@@ -31,13 +31,17 @@ class Catchup:
         self._pause_until: Instant = 0
         self._helpless: dict[ReplicaId, Slot] = {}
         """Replicas that could not help with this slot."""
-        self._truncated: dict[ReplicaId, Slot] = {}
+        self._answers: dict[ReplicaId, tuple[Slot, Slot]] = {}
+        """What each replica said last: truncated up to, decided up to."""
 
     def too_far_behind(self, others: int) -> bool:
-        """True when every other replica has truncated what is needed next."""
+        """True when no other replica has what is needed next: all those that ever had it have
+        truncated it."""
         needed = self._learner.decided_upto + 1
-        gone = sum(upto >= needed for upto in self._truncated.values())
-        return others > 0 and gone >= others
+        gone = [truncated >= needed for truncated, _ in self._answers.values()]
+        behind = [decided < needed for _, decided in self._answers.values()]
+        helpless = sum(g or b for g, b in zip(gone, behind, strict=True))
+        return any(gone) and helpless >= others
 
     def serve(self, turn: Turn, asker: ReplicaId, request: CatchupRequest) -> None:
         """Send decided values from `request.start` on, as many as the limits allow."""
@@ -77,9 +81,8 @@ class Catchup:
         if not self._missing(start) or not connected:
             self._asked = None
             return
-        if turn.now < self._pause_until:
-            return
-        if start - applied_upto > self._settings.max_apply_lag // 2:
+        far_ahead = start - applied_upto > self._settings.max_apply_lag // 2
+        if far_ahead or turn.now < self._pause_until:
             self._asked = None
             return
         if self._asked is not None:
@@ -100,7 +103,7 @@ class Catchup:
     def received(self, turn: Turn, sender: ReplicaId, reply: CatchupReply) -> None:
         """Learn the decided values of a reply."""
         self._learner.heard_of(reply.decided_upto)
-        self._truncated[sender] = reply.truncated_upto
+        self._answers[sender] = (reply.truncated_upto, reply.decided_upto)
         if self._asked is not None and self._asked[0] == sender:
             self._asked = None
         if not reply.values:
@@ -109,6 +112,8 @@ class Catchup:
             slot = reply.start + offset
             if slot != self._learner.decided_upto + 1:
                 continue
+            if not self._learner.may_hand_out():
+                break  # asked for again once the state machine has come closer
             if not self._learner.learn(turn, slot, ballot, value):
                 self._pause_until = turn.now + self._settings.retry  # no room for it
                 break

@@ -413,7 +413,7 @@ class Replica:
         times = [
             now + self.settings.heartbeat,
             self._leadership.wake_at() if self._leadership else self._election.wake_at(),
-            self._catchup.wake_at(now),
+            self._catchup.wake_at(now) if self._leadership is None else None,
             self._outbox.wake_at() if following else None,
             self._reads.wake_at() if following else None,
         ]

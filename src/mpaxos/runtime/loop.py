@@ -42,6 +42,11 @@ class Loop:
         self._stopping = False
 
     @property
+    def output(self) -> Output:
+        """What the last turn asked for."""
+        return self._output
+
+    @property
     def stopping(self) -> bool:
         """True once stop() was called."""
         return self._stopping

@@ -1,0 +1,161 @@
+"""What must hold after every event, whatever happens. InvariantViolated where it does not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mpaxos.core.invariant import invariant
+from mpaxos.core.messages import Accept, Accepted, Envelope, Promise
+from mpaxos.core.output import Decided
+from mpaxos.core.replica import Replica
+from mpaxos.core.types import Ballot, Mark, Record, ReplicaId, Slot, Value, majority
+
+if TYPE_CHECKING:
+    from mpaxos.sim.node import Node
+
+
+class Checker:
+    """Watches all replicas of one world, across their crashes."""
+
+    def __init__(self, replicas: int) -> None:
+        self._replicas = replicas
+        self.nodes: list[Node] = []
+        self.decided: dict[Slot, Value] = {}
+        self._proposed: dict[tuple[Slot, Ballot], Value] = {}
+        self._digests: dict[Slot, int] = {}
+        self._spins: dict[ReplicaId, int] = {}
+        self._emitted: dict[tuple[ReplicaId, int], Slot] = {}
+        self._positions: dict[tuple[ReplicaId, int], tuple[Slot, Slot]] = {}
+
+    def recorded(self, record: Record) -> None:
+        """One ballot has one value per slot, in whatever store."""
+        key = (record.slot, record.ballot)
+        known = self._proposed.setdefault(key, record.value)
+        invariant(
+            known.same_as(record.value),
+            f"slot {record.slot} has two values in ballot {record.ballot}: {known} {record.value}",
+        )
+
+    def sending(self, node: Node, envelopes: list[Envelope]) -> None:
+        """Nothing leaves before what it tells is durable."""
+        store = node.store
+        for envelope in envelopes:
+            message = envelope.message
+            if isinstance(message, Promise):
+                invariant(store.promised >= message.ballot, f"{message} sent before its write")
+            elif isinstance(message, Accepted):
+                invariant(store.promised >= message.ballot, f"{message} sent before its promise")
+                for slot in message.slots:
+                    self._is_durable(node, slot, message.ballot, message)
+            elif isinstance(message, Accept):
+                self._is_durable(node, message.slot, message.ballot, message)
+
+    def _is_durable(self, node: Node, slot: Slot, ballot: Ballot, message: object) -> None:
+        if slot <= node.replica.decided_upto:
+            return  # voting again for what is decided needs no record
+        record = node.store.records.get(slot)
+        # Of a later ballot if that came in the same turn: its write followed this one's.
+        invariant(
+            record is not None and record.ballot >= ballot, f"{message} sent before its write"
+        )
+
+    def deciding(self, node: Node, decided: list[Decided]) -> None:
+        """One value per slot for ever, held by a majority; in order, no gaps, once per life."""
+        for item in decided:
+            life = (node.id, node.life)
+            last = self._emitted.get(life, node.recovered_slot)
+            invariant(item.slot == last + 1, f"slot {item.slot} was handed out after {last}")
+            self._emitted[life] = item.slot
+            known = self.decided.get(item.slot)
+            if known is None:
+                self.decided[item.slot] = item.value
+                self._is_held_by_majority(item)
+                continue
+            invariant(
+                known.same_as(item.value),
+                f"slot {item.slot} is decided twice: {known} and {item.value}",
+            )
+
+    def _is_held_by_majority(self, item: Decided) -> None:
+        holders = 0
+        for node in self.nodes:
+            record = node.store.records.get(item.slot)
+            held = record is not None and record.value.same_as(item.value)
+            holders += held or node.engine.mark[0] >= item.slot
+        invariant(
+            holders >= majority(self._replicas),
+            f"slot {item.slot} is decided and held by {holders} of {self._replicas}",
+        )
+
+    def applied(self, mark: Mark) -> None:
+        """Equal digests at equal positions; nothing is applied that is not decided."""
+        invariant(mark.slot in self.decided, f"slot {mark.slot} is applied and not decided")
+        known = self._digests.setdefault(mark.slot, mark.digest)
+        invariant(known == mark.digest, f"states differ at slot {mark.slot}")
+
+    def after_turn(self, node: Node) -> None:
+        """Positions grow and fit together; queues stay within their bounds."""
+        replica = node.replica
+        key = (node.id, node.life)
+        before = self._positions.get(key, (0, 0))
+        now = (replica.decided_upto, node.engine.mark[0])
+        invariant(now >= before and now[1] >= before[1], f"positions went back: {before} {now}")
+        invariant(now[1] <= now[0], f"applied {now[1]} beyond decided {now[0]}")
+        self._positions[key] = now
+        invariant(replica.truncated_upto <= now[1], "truncated beyond the applied slot")
+        self._queues_are_bounded(replica)
+        self._does_not_spin(node)
+
+    def _does_not_spin(self, node: Node) -> None:
+        """A turn that asked for nothing must not ask for the next one at once, again and again."""
+        output = node.loop.output
+        idle = not (output.writes or output.messages or output.decided or output.reads)
+        spins = self._spins.get(node.id, 0) + 1 if idle and output.wake_at <= node.clock() else 0
+        self._spins[node.id] = spins
+        invariant(spins < 100, f"the protocol of node {node.id} wakes without anything to do")
+
+    def _queues_are_bounded(self, replica: Replica) -> None:
+        settings = replica.settings
+        lengths = replica.queue_lengths
+        invariant(lengths["outbox"] <= settings.local_batches, f"outbox {lengths['outbox']}")
+        invariant(
+            lengths["proposals"] <= 4096 + 2 * settings.local_batches * self._replicas,
+            f"proposals {lengths['proposals']}",
+        )
+        invariant(lengths["reads"] <= 4096, f"reads {lengths['reads']}")
+
+
+class History:
+    """What clients of the Ledger saw, judged as it comes: a counter is easily judged.
+
+    Each addition's total is above every total acknowledged before it began, and no two are alike;
+    a read is at least as new as every addition acknowledged before it began, and knows
+    none that was not begun.
+    """
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.acknowledged: dict[int, int] = {}
+        """Name of an addition to its total."""
+        self._newest = 0
+        self._totals: dict[int, int] = {}
+
+    def invoked_add(self) -> int:
+        """Returns the floor: what the answer must be above."""
+        self.begun += 1
+        return self._newest
+
+    def invoked_read(self) -> int:
+        return self._newest
+
+    def add_answered(self, name: int, floor: int, total: int, runs: int) -> None:
+        invariant(runs == 1, f"addition {name} was run {runs} times")
+        invariant(total > floor, f"addition {name} answered {total}, below {floor} before it")
+        other = self._totals.setdefault(total, name)
+        invariant(other == name, f"additions {other} and {name} both answered {total}")
+        self.acknowledged[name] = total
+        self._newest = max(self._newest, total)
+
+    def read_answered(self, floor: int, total: int) -> None:
+        invariant(total >= floor, f"a read saw {total}; {floor} was acknowledged before it")
+        invariant(total <= self.begun, f"a read saw {total}; only {self.begun} were begun")

@@ -1,0 +1,257 @@
+"""One simulated replica process: the product's loop, protocol and machine over simulated parts."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from mpaxos.core.messages import Envelope
+from mpaxos.core.output import Decided, Event, LocalBatch, LocalReads, Output, ReadReady, Resign
+from mpaxos.core.sessions import OPEN, OPENED, QUERY, REFUSED, Entry
+from mpaxos.core.settings import Settings
+from mpaxos.core.types import Mark, ReplicaId, Slot
+from mpaxos.machine.host import MachineHost
+from mpaxos.machine.memory import MemoryEngine
+from mpaxos.net.plane import Polled
+from mpaxos.runtime.applier import Done, InlineApplier
+from mpaxos.runtime.loop import Loop
+from mpaxos.sim.service import Ledger
+from mpaxos.sim.store import Crash, SimStore
+from mpaxos.sim.values import SimBatch, SimReplies, noop
+
+if TYPE_CHECKING:
+    from mpaxos.sim.clients import Client
+    from mpaxos.sim.world import World
+
+
+class SimPlane:
+    """A replica's connections: implements mpaxos.net.plane.Plane over the simulated network."""
+
+    def __init__(self, world: World, node: Node, incarnation: int) -> None:
+        self._world = world
+        self._node = node
+        self._incarnation = incarnation
+        self._inbox: list[Event] = []
+        self._commands: list[Entry] = []
+        self._queries: list[Entry] = []
+        self._batches = 0
+        self._sessions: dict[int, Client] = {}
+        self._tokens: dict[int, Client] = {}
+        self.crash_on_send = False
+
+    def arrive(self, event: Event) -> None:
+        self._inbox.append(event)
+
+    def request(self, client: Client, entry: Entry) -> None:
+        if entry[3] == OPEN:
+            self._tokens[entry[1]] = client
+        else:
+            self._sessions[entry[0]] = client
+        (self._queries if entry[3] == QUERY else self._commands).append(entry)
+
+    def poll(self, output: Output) -> Polled:
+        events, self._inbox = self._inbox, []
+        if not output.quorum:
+            refused = SimReplies()
+            for entry in self._commands + self._queries:
+                refused.add(entry[0], entry[1], REFUSED, b"")
+            self._commands, self._queries = [], []
+            self.deliver(refused)
+        if self._commands and output.room > 0:
+            events.append(LocalBatch(self._seal(self._commands)))
+            self._commands = []
+        if self._queries:
+            events.append(LocalReads(self._seal(self._queries)))
+            self._queries = []
+        return Polled(self._node.clock(), events, [], [])
+
+    def _seal(self, entries: list[Entry]) -> SimBatch:
+        self._batches += 1
+        return SimBatch(self._node.id, self._incarnation, self._batches, entries)
+
+    def send(self, messages: list[Envelope]) -> None:
+        if self.crash_on_send:
+            raise Crash("after its writes and before its messages")
+        self._world.checker.sending(self._node, messages)
+        for envelope in messages:
+            self._world.network.send(self._node.id, envelope)
+
+    def deliver(self, replies: Any) -> None:
+        for session, sequence, status, payload in replies.entries():
+            client = self._sessions.get(session) if session else self._tokens.get(sequence)
+            if client is None:
+                continue
+            if status == OPENED:
+                self._sessions[int.from_bytes(payload, "little")] = client
+            self._world.network.reply(self._node.id, client, (session, sequence, status, payload))
+
+    def answer(self, token: int, data: bytes) -> None:
+        """Nobody asks."""
+
+    def flush(self) -> None:
+        """Nothing is buffered."""
+
+    def counters(self) -> dict[str, int]:
+        return {}
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+class SimMachine:
+    """The product's host of machines, watched, and able to die in the middle."""
+
+    running = None
+
+    def __init__(self, world: World, node: Node, host: MachineHost) -> None:
+        self._world = world
+        self._node = node
+        self._host = host
+        self.crash_in: str | None = None
+
+    def apply(self, slot: Slot, time: int, batch: Any, /) -> Any:
+        if self.crash_in == "begun":
+            self._node.engine.begin(slot, time, batch)
+            raise Crash("in the middle of a slot")
+        replies = self._host.apply(slot, time, batch)
+        self._world.checker.applied(Mark(*self._node.engine.mark))
+        if self.crash_in == "applied":
+            raise Crash("after a slot was applied and before its replies")
+        return replies
+
+    def query(self, batch: Any, /) -> Any:
+        return self._host.query(batch)
+
+    @property
+    def mark(self) -> tuple[int, int]:
+        return self._node.engine.mark
+
+
+class SlowApplier(InlineApplier):
+    """A machine that lags: it applies a few slots when it is asked what it has done."""
+
+    def __init__(self, machine: SimMachine, rng: random.Random) -> None:
+        super().__init__(machine)
+        self._rng = rng
+        self._backlog: deque[tuple[list[Decided], list[ReadReady]]] = deque()
+
+    def submit(self, decided: list[Decided], reads: list[ReadReady]) -> None:
+        self._backlog.extend(([item], []) for item in decided)
+        self._backlog.append(([], reads))
+
+    def collect(self) -> Done:
+        for _ in range(self._rng.randrange(3)):
+            if self._backlog:
+                super().submit(*self._backlog.popleft())
+        return super().collect()
+
+    @property
+    def lags(self) -> bool:
+        return bool(self._backlog)
+
+
+class WatchedApplier:
+    """Tells the checker what is decided before it is applied."""
+
+    def __init__(self, world: World, node: Node, inner: InlineApplier) -> None:
+        self._world = world
+        self._node = node
+        self._inner = inner
+        self.collect = inner.collect
+        self.call = inner.call
+        self.stop = inner.stop
+
+    def submit(self, decided: list[Decided], reads: list[ReadReady]) -> None:
+        self._world.checker.deciding(self._node, decided)
+        self._inner.submit(decided, reads)
+
+
+class Node:
+    """A replica across its lives: the store and the machine's state stay, all else is lost."""
+
+    def __init__(self, world: World, id: ReplicaId, log_size: int) -> None:
+        self.id = id
+        self.life = 0
+        self.alive = False
+        self.frozen_until = 0
+        self.recovered_slot: Slot = 0
+        self.engine = MemoryEngine(SimReplies, max_sessions=6, max_reply_slots=48)
+        self.store = SimStore(log_size, self._applied)
+        self.store.on_record = world.checker.recorded
+        self._world = world
+        self._rate = 16
+        self._offset = 0
+
+    def start(self) -> None:
+        """Begin a life with what the store and the machine kept."""
+        world, rng = self._world, self._world.rng
+        self.life += 1
+        self.alive = True
+        self.frozen_until = 0
+        self._rate = rng.choice(world.plan.clock_rates)
+        self._offset = rng.randrange(1 << 40)
+        self.store.crash_after = None
+        incarnation = rng.getrandbits(62)
+        recovered = self.store.recovered()
+        self.recovered_slot = recovered.applied.slot
+        self.replica = world.make_replica(
+            self.settings(),
+            recovered,
+            self.store,
+            incarnation=incarnation,
+            make_noop=noop,
+            epoch=0,
+            seed=rng.getrandbits(32),
+        )
+        host = MachineHost(self.engine, Ledger, 1 << 30, make_replies=SimReplies)
+        self.machine = SimMachine(world, self, host)
+        self.plane = SimPlane(world, self, incarnation)
+        slow = rng.random() < world.plan.slow_share
+        self._applier = SlowApplier(self.machine, rng) if slow else InlineApplier(self.machine)
+        self.loop = Loop(
+            self.plane,
+            self.replica,
+            self.store,
+            WatchedApplier(world, self, self._applier),
+            on_admin=lambda request: None,
+            on_notice=lambda notice: None,
+        )
+
+    def settings(self) -> Settings:
+        plan = self._world.plan
+        return Settings(
+            replica=self.id,
+            replicas=plan.replicas,
+            window=plan.window,
+            max_apply_lag=plan.max_apply_lag,
+            mark_interval=4,
+            catchup_slots=8,
+        )
+
+    def clock(self) -> int:
+        """This process's monotonic clock: it may be fast or slow."""
+        return self._offset + self._world.now * self._rate // 16
+
+    def turn(self) -> None:
+        """One pass of the loop; a Crash inside ends the life."""
+        self.loop.turn()
+        self._world.checker.after_turn(self)
+
+    def next_turn(self) -> int:
+        """The world's time at which the protocol wants to be called at the latest."""
+        if isinstance(self._applier, SlowApplier) and self._applier.lags:
+            return self._world.now + 2_000_000
+        wait = max(0, self.loop.output.wake_at - self.clock())
+        return self._world.now + wait * 16 // self._rate + 1
+
+    def crash(self) -> None:
+        """The process is gone."""
+        self.alive = False
+        self.engine.abandon()
+
+    def resign(self) -> None:
+        self.loop.inject(Resign())
+
+    def _applied(self) -> tuple[Mark, int]:
+        return Mark(*self.engine.mark), self.engine.time

@@ -1,0 +1,246 @@
+"""A whole cluster in one process, under one clock and one seed.
+
+Nothing here depends on the real time, on threads or on hash(): a seed gives the same run, event by
+event, on any machine and under any PYTHONHASHSEED. A run has two phases. First the nemesis strikes
+while clients work, and safety is checked at every step. Then everything is healed, and the
+cluster has to come back: answer all, agree on all, within a bound.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from mpaxos.core.invariant import InvariantViolated, invariant
+from mpaxos.core.replica import Replica
+from mpaxos.core.settings import MILLISECOND, SECOND
+from mpaxos.errors import MpaxosError
+from mpaxos.sim.clients import Client
+from mpaxos.sim.invariants import Checker, History
+from mpaxos.sim.nemesis import Nemesis
+from mpaxos.sim.network import Network
+from mpaxos.sim.node import Node
+from mpaxos.sim.store import Crash
+
+HEALED_BOUND = 30 * SECOND
+"""Simulated time within which a healed cluster must have answered and agreed."""
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What a run is made of, drawn from its seed."""
+
+    replicas: int
+    window: int
+    max_apply_lag: int
+    log_size: int
+    clients: int
+    client_window: int
+    faults_for: int
+    slow_share: float
+    clock_rates: list[int]
+    """Sixteenths of the world's clock."""
+
+
+class Report(msgspec.Struct):
+    """How a run went."""
+
+    seed: int
+    replicas: int
+    events: int = 0
+    decided: int = 0
+    acknowledged: int = 0
+    simulated_seconds: float = 0.0
+    faults: dict[str, int] = {}
+    trace_digest: int = 0
+    failure: str | None = None
+
+
+def draw_plan(rng: random.Random, replicas: int) -> Plan:
+    """The make of a run."""
+    return Plan(
+        replicas=replicas,
+        window=rng.choice([1, 2, 4, 16]),
+        max_apply_lag=rng.choice([4, 32, 512]),
+        log_size=rng.choice([8 << 10, 32 << 10, 256 << 10]),
+        clients=rng.randrange(1, 6),
+        client_window=rng.choice([1, 2, 8]),
+        faults_for=rng.randrange(500, 4000) * MILLISECOND,
+        slow_share=rng.choice([0.0, 0.3]),
+        clock_rates=rng.choice([[16], [16], [8, 16, 32], [14, 16, 18]]),
+    )
+
+
+class World:
+    """One run."""
+
+    def __init__(
+        self,
+        seed: int,
+        replicas: int = 3,
+        *,
+        trace: Callable[[str], None] | None = None,
+        make_replica: Callable[..., Replica] = Replica,
+    ) -> None:
+        """`trace` gets a line for everything that happens. `make_replica` is for tests that put a
+        broken protocol in place of the real one."""
+        self.seed = seed
+        self.now = 0
+        self.rng = random.Random(seed * 8 + replicas)
+        self.plan = draw_plan(self.rng, replicas)
+        self.make_replica = make_replica
+        self.history = History()
+        self.checker = Checker(replicas)
+        self.network = Network(self)
+        self.nemesis = Nemesis(self)
+        self._trace = trace
+        self._trace_digest = 0
+        self._queue: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._sequence = 0
+        self._events = 0
+        self._planned: dict[int, int] = {}
+        self.nodes = [Node(self, id, self.plan.log_size) for id in range(replicas)]
+        self.checker.nodes = self.nodes
+        self.clients = [Client(self, i, self.plan.client_window) for i in range(self.plan.clients)]
+
+    # -- time ------------------------------------------------------------------------------
+
+    def after(self, delay: int, function: Callable[..., None], *arguments: Any) -> None:
+        """Call `function` in `delay` nanoseconds."""
+        self._sequence += 1
+        heapq.heappush(self._queue, (self.now + delay, self._sequence, function, arguments))
+
+    def trace(self, line: str) -> None:
+        """Something happened that a reader of the run wants to know."""
+        text = f"{self.now / 1e6:10.3f} ms  {line}"
+        self._trace_digest = zlib.crc32(text.encode(), self._trace_digest)
+        if self._trace is not None:
+            self._trace(text)
+
+    def _run_until(self, end: int, done: Callable[[], bool] = lambda: False) -> None:
+        while self._queue and self._queue[0][0] <= end:
+            self.now, _, function, arguments = heapq.heappop(self._queue)
+            self._events += 1
+            function(*arguments)
+            if self._events % 64 == 0 and done():
+                return
+        self.now = max(self.now, min(end, self._queue[0][0] if self._queue else end))
+
+    # -- nodes -----------------------------------------------------------------------------
+
+    def wake(self, node: Node, at: int | None = None) -> None:
+        """Give `node` a turn, soon or at a time; the earliest wish counts."""
+        at = self.now + 5_000 if at is None else at
+        planned = self._planned.get(node.id)
+        if planned is None or at < planned:
+            self._planned[node.id] = at
+            self.after(at - self.now, self._turn, node, node.life, at)
+
+    def _turn(self, node: Node, life: int, at: int) -> None:
+        if self._planned.get(node.id) != at:
+            return  # an earlier wish was granted
+        del self._planned[node.id]
+        if not node.alive or node.life != life:
+            return
+        if node.frozen_until > self.now:
+            self.wake(node, node.frozen_until)
+            return
+        decided = node.replica.decided_upto
+        leader = node.replica.is_leader
+        try:
+            node.turn()
+        except Crash as crash:
+            self.crash(node, str(crash))
+            return
+        if node.replica.decided_upto != decided:
+            self.trace(f"node {node.id} decided up to {node.replica.decided_upto}")
+        if node.replica.is_leader != leader:
+            self.trace(f"node {node.id} is {node.replica.role}, ballot {node.replica.ballot}")
+        self.wake(node, max(self.now + 1, node.next_turn()))
+
+    def crash(self, node: Node, how: str) -> None:
+        """`node` dies, and will be restarted after a while."""
+        self.trace(f"node {node.id} crashed: {how}")
+        node.crash()
+        self._planned.pop(node.id, None)
+        self.network.disconnect(node.id)
+        self.after(self.rng.randrange(1, 800) * MILLISECOND, self.restart, node)
+
+    def restart(self, node: Node) -> None:
+        if node.alive:
+            return
+        self._planned.pop(node.id, None)
+        node.start()
+        self.trace(f"node {node.id} started at slot {node.recovered_slot}")
+        self.network.connect(node.id)
+        self.wake(node)
+
+    def _tick_clients(self) -> None:
+        for client in self.clients:
+            client.tick()
+        self.after(self.rng.randrange(1, 20) * MILLISECOND, self._tick_clients)
+
+    # -- the run -----------------------------------------------------------------------------
+
+    def run(self) -> Report:
+        """Run both phases. Failures are in the report, not raised."""
+        report = Report(self.seed, self.plan.replicas)
+        try:
+            self._phases()
+        except (InvariantViolated, MpaxosError) as error:
+            where = f"{self.now / 1e6:.3f} ms"
+            report.failure = f"at {where}: {type(error).__name__}: {error}"
+            self.trace(f"FAILED {report.failure}")
+        report.events = self._events
+        report.decided = len(self.checker.decided)
+        report.acknowledged = len(self.history.acknowledged)
+        report.simulated_seconds = self.now / 1e9
+        report.faults = self.nemesis.strikes
+        report.trace_digest = self._trace_digest
+        return report
+
+    def _phases(self) -> None:
+        for node in self.nodes:
+            self.restart(node)
+        self.after(0, self._tick_clients)
+        self.after(self.rng.randrange(50, 600) * MILLISECOND, self.nemesis.strike)
+        self._run_until(self.plan.faults_for)
+        self.trace("healed")
+        self.nemesis.stop()
+        self._run_until(self.now + SECOND)
+        for client in self.clients:
+            client.asking = False
+        self._run_until(self.now + HEALED_BOUND, self._is_settled)
+        self._judge_end()
+
+    def _is_settled(self) -> bool:
+        positions = [node.engine.mark[0] for node in self.nodes if node.alive]
+        behind = any(node.alive and node.replica.too_far_behind for node in self.nodes)
+        return (
+            all(client.idle for client in self.clients)
+            and len(positions) == len(self.nodes)
+            and (behind or len({*positions, *(n.replica.decided_upto for n in self.nodes)}) == 1)
+            and any(node.replica.is_leader for node in self.nodes)
+        )
+
+    def _judge_end(self) -> None:
+        invariant(
+            self._is_settled(),
+            "the healed cluster did not come back: "
+            + ", ".join(
+                f"{n.id} {n.replica.role} decided {n.replica.decided_upto} applied "
+                f"{n.engine.mark[0]}"
+                for n in self.nodes
+            )
+            + f"; unanswered clients {[c.id for c in self.clients if not c.idle]}",
+        )
+        newest = max(self.nodes, key=lambda node: node.engine.mark[0]).engine
+        runs = newest.scan(newest.container("runs"), b"", None, 1 << 30)
+        invariant(all(value == b"\x01" for _, value in runs), "an addition was run twice")
+        names = {key for key, _ in runs}
+        missing = [n for n in self.history.acknowledged if n.to_bytes(8, "big") not in names]
+        invariant(not missing, f"acknowledged additions are lost: {missing}")
