@@ -44,7 +44,7 @@ class Nemesis:
         self.strikes[name] = self.strikes.get(name, 0) + 1
         self._world.trace(f"fault {name}")
         fault()
-        self._world.after(rng.randrange(5, 400) * MILLISECOND, self.strike)
+        self._world.after(rng.randrange(5, 250) * MILLISECOND, self.strike)
 
     def stop(self) -> None:
         """Heal everything: from here on the cluster has to come back by itself."""
@@ -97,6 +97,11 @@ class Nemesis:
             # Each hears its neighbours only.
             cuts.update((a, b) for a in range(n) for b in range(n) if abs(a - b) > 1)
             return
+        victim = self._victim()
+        if victim is not None:
+            # Cut off first of all: often the leader, with a few that still hear it.
+            replicas.remove(victim.id)
+            replicas.insert(0, victim.id)
         size = 1 if kind != "split" else rng.randrange(1, n)
         inside = replicas[:size]
         for a in inside:
@@ -124,5 +129,9 @@ class Nemesis:
             node.resign()
 
     def _victim(self) -> Node | None:
+        rng = self._world.rng
         living = [node for node in self._world.nodes if node.alive]
-        return self._world.rng.choice(living) if living else None
+        leaders = [node for node in living if node.replica.is_leader]
+        if leaders and rng.random() < 0.4:
+            return rng.choice(leaders)
+        return rng.choice(living) if living else None

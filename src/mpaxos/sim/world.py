@@ -69,7 +69,7 @@ def draw_plan(rng: random.Random, replicas: int) -> Plan:
         log_size=rng.choice([8 << 10, 32 << 10, 256 << 10]),
         clients=rng.randrange(1, 6),
         client_window=rng.choice([1, 2, 8]),
-        faults_for=rng.randrange(500, 4000) * MILLISECOND,
+        faults_for=rng.randrange(300, 2200) * MILLISECOND,
         slow_share=rng.choice([0.0, 0.3]),
         clock_rates=rng.choice([[16], [16], [8, 16, 32], [14, 16, 18]]),
     )
@@ -182,7 +182,7 @@ class World:
     def _tick_clients(self) -> None:
         for client in self.clients:
             client.tick()
-        self.after(self.rng.randrange(1, 20) * MILLISECOND, self._tick_clients)
+        self.after(self.rng.randrange(4, 40) * MILLISECOND, self._tick_clients)
 
     # -- the run -----------------------------------------------------------------------------
 
@@ -211,7 +211,7 @@ class World:
         self._run_until(self.plan.faults_for)
         self.trace("healed")
         self.nemesis.stop()
-        self._run_until(self.now + SECOND)
+        self._run_until(self.now + SECOND // 2)
         for client in self.clients:
             client.asking = False
         self._run_until(self.now + HEALED_BOUND, self._is_settled)
