@@ -104,7 +104,8 @@ void bind_values(nb::module_& m) {
       .def_prop_ro("incarnation", [](const Batch& b) { return b.header().incarnation; })
       .def_prop_ro("number", [](const Batch& b) { return b.header().number; })
       .def_static("parse",
-                  [](const nb::bytes& data) { return Batch::parse(std::string(as_view(data))); })
+                  [](const nb::bytes& data) { return Batch::parse(std::string(as_view(data))); },
+                  "data"_a)
       .def_static(
           "noop",
           [](std::uint16_t origin, std::uint64_t incarnation, std::uint64_t number) {
@@ -119,7 +120,8 @@ void bind_values(nb::module_& m) {
       .def(nb::init<>())
       .def("add",
            [](ReplySet& set, std::uint64_t session, std::uint64_t sequence, std::uint8_t status,
-              const nb::bytes& payload) { set.add(session, sequence, status, as_view(payload)); })
+              const nb::bytes& payload) { set.add(session, sequence, status, as_view(payload)); },
+           "session"_a, "sequence"_a, "status"_a, "payload"_a)
       .def("entries", [](const ReplySet& set) { return entries_of(set); })
       .def("__len__", &ReplySet::size);
 }

@@ -50,7 +50,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   virtual void opened(std::uint64_t /*session*/) {}
 
  protected:
-  // Takes complete messages from the front of `data`; returns the bytes taken, 0 when there is none.
+  // Takes a complete message from the front of `data`; returns its size, 0 when there is none.
   // Sets want() to the size of the next one when it is known. Throws BadInput, Error(kWire).
   virtual std::size_t consume(std::string_view data) = 0;
   virtual bool pausable() const { return false; }

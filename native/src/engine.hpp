@@ -1,6 +1,6 @@
-// Applies decided batches to the state machine in a pool. One transaction per slot holds the state's
-// changes, the replies and the applied position: after a crash a command happened with its
-// reply, or it did not happen.
+// Applies decided batches to the state machine in a pool. One transaction per slot holds the
+// state's changes, the replies and the applied position: after a crash a command happened with
+// its reply, or it did not happen.
 #pragma once
 
 #include <cstdint>

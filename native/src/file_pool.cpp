@@ -26,7 +26,8 @@ std::uint32_t crc_upto(const void* data, std::size_t size) {
 // A file descriptor that closes itself.
 class File {
  public:
-  File(const std::string& path, int flags, mode_t mode = 0) : fd_(::open(path.c_str(), flags, mode)) {}
+  File(const std::string& path, int flags, mode_t mode = 0)
+      : fd_(::open(path.c_str(), flags, mode)) {}
   ~File() {
     if (fd_ >= 0) ::close(fd_);
   }
@@ -108,6 +109,22 @@ void initialise(PMEMobjpool* pool, const PoolSpec& spec) {
   pmemobj_persist(pool, root, sizeof *root);
 }
 
+// libpmemobj's own header fills the first 4 KiB. It checks the first half and its checksum at the
+// end, before which lies the state of the last shutdown; what is between is unused and zero.
+void check_unused_header(const std::string& path) {
+  constexpr std::size_t kFrom = 2048;
+  constexpr std::size_t kTo = 4024;
+  const File file(path, O_RDONLY | O_CLOEXEC);
+  std::string bytes(kTo - kFrom, '\0');
+  const auto got = ::pread(file.get(), bytes.data(), bytes.size(), kFrom);
+  if (got != static_cast<ssize_t>(bytes.size()) ||
+      bytes.find_first_not_of('\0') != std::string::npos) {
+    throw Error(ErrorKind::kStorageCorrupt,
+                path + " is damaged in the header of the pool. The replica does not start from "
+                       "it; restore it from a good copy");
+  }
+}
+
 [[noreturn]] void cannot_open(const std::string& path) {
   const int error = errno;
   const std::string text = pmemobj_errormsg();
@@ -174,6 +191,7 @@ FilePool::FilePool(const std::string& path, const std::array<std::uint8_t, 16>& 
                 path + " has " + std::to_string(info.st_size) + " bytes instead of " +
                     std::to_string(size) + ": it was truncated or replaced. Restore this replica");
   }
+  check_unused_header(path);
   pool_ = pmemobj_open(path.c_str(), kPoolLayout);
   if (pool_ == nullptr) cannot_open(path);
   try {

@@ -13,7 +13,8 @@ class PeerConnection : public Connection {
   PeerConnection(Plane& plane, Socket socket, std::optional<std::uint16_t> expected);
 
   void greet();
-  void send(std::string_view control, const std::vector<std::pair<std::uint64_t, BatchPtr>>& values);
+  void send(std::string_view control,
+            const std::vector<std::pair<std::uint64_t, BatchPtr>>& values);
   std::uint16_t peer() const { return peer_; }
 
  protected:

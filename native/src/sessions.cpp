@@ -24,8 +24,9 @@ std::uint32_t crc_of(const Cell& cell, std::string_view payload) {
 }
 
 [[noreturn]] void damaged(const char* what) {
-  throw Error(ErrorKind::kStorageCorrupt, std::string("the session table in the pool is damaged: ") +
-                                              what + ". Restore this replica from a good copy");
+  throw Error(ErrorKind::kStorageCorrupt,
+              std::string("the session table in the pool is damaged: ") + what +
+                  ". Restore this replica from a good copy");
 }
 
 Action action(Verdict verdict, std::uint32_t index, const Entry& entry) {

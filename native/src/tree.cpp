@@ -109,7 +109,8 @@ const Leaf* Tree::find(std::string_view key) const {
 
 std::uint64_t Tree::new_leaf(Transaction& tx, std::string_view key, std::string_view value) {
   const auto capacity = (value.size() + 15) / 16 * 16;
-  auto* leaf = static_cast<Leaf*>(pmemobj_direct(tx.allocate(sizeof(Leaf) + key.size() + capacity)));
+  const auto oid = tx.allocate(sizeof(Leaf) + key.size() + capacity);
+  auto* leaf = static_cast<Leaf*>(pmemobj_direct(oid));
   leaf->key_length = static_cast<std::uint32_t>(key.size());
   leaf->value_length = static_cast<std::uint32_t>(value.size());
   leaf->value_capacity = static_cast<std::uint32_t>(capacity);

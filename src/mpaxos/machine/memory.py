@@ -12,7 +12,7 @@ from bisect import bisect_left, insort
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from mpaxos.core.invariant import invariant
+from mpaxos.core.invariant import InvariantViolated, invariant
 from mpaxos.core.sessions import Planned, Reply, SessionTable
 from mpaxos.core.types import Slot
 from mpaxos.machine.engine import Change, Replies, Request
@@ -72,8 +72,8 @@ class MemoryEngine:
 
     def finish(self, replies: list[tuple[int, bytes]], changes: list[Change], /) -> Any:
         """Make the slot begun last the state; returns the replies."""
-        invariant(self._begun is not None, "finish without begin")
-        assert self._begun is not None
+        if self._begun is None:
+            raise InvariantViolated("finish without begin")
         slot, time, batch_digest, table, planned = self._begun
         self._begun = None
         answers = planned.finish(replies)

@@ -14,7 +14,6 @@ from types import FrameType
 from mpaxos._native import Batch, Engine
 from mpaxos.config import ClusterConfig, agreement
 from mpaxos.core.replica import Replica
-from mpaxos.errors import InvariantViolated, MpaxosError, StorageError
 from mpaxos.machine.host import MachineHost
 from mpaxos.net.adapter import NativePlane
 from mpaxos.net.plane import Notice
@@ -27,35 +26,21 @@ from mpaxos.storage.pmem import PmemStore
 
 log = logging.getLogger("mpaxos")
 
-EXIT_OK, EXIT_ERROR, EXIT_CONFIG, EXIT_STORAGE = 0, 1, 2, 3
-
 
 def serve(config: ClusterConfig, number: int) -> int:
-    """Run replica `number` of the cluster until SIGTERM or SIGINT. Returns the exit status: 0
-    stopped on request, 1 an invariant was violated, 2 bad configuration, 3 bad storage; the
-    reason is one line on standard error."""
+    """Run replica `number` of the cluster until SIGTERM or SIGINT; returns the exit status, 0.
+
+    Raises ConfigError (a port in use, a service that is not there), StorageError, or
+    InvariantViolated when the replica must not go on; its data is then left as it is.
+    """
     started = _process_start()
     _start_logging(number)
-    try:
-        with (
-            open_directory(config.directory(number), config.cluster_id, number) as directory,
-            Process(config, number, directory, started) as process,
-        ):
-            process.run()
-        return EXIT_OK
-    except StorageError as error:
-        log.error("%s", error)
-        return EXIT_STORAGE
-    except InvariantViolated as error:
-        log.critical(
-            "stopped: %s. The replica does not go on with a state that cannot be right; "
-            "its data is left as it is",
-            error,
-        )
-        return EXIT_ERROR
-    except MpaxosError as error:
-        log.error("%s", error)
-        return EXIT_CONFIG
+    with (
+        open_directory(config.directory(number), config.cluster_id, number) as directory,
+        Process(config, number, directory, started) as process,
+    ):
+        process.run()
+    return 0
 
 
 class Process:
@@ -157,9 +142,6 @@ class Process:
 
 
 def _make_plane(config: ClusterConfig, number: int, incarnation: int) -> NativePlane:
-    listen_peer = config.listen(number, "peer")
-    listen_client = config.listen(number, "client")
-    assert listen_peer is not None and listen_client is not None  # required keys of the file
     limits = config.limits
     plane = NativePlane(
         replica=number,
@@ -167,8 +149,8 @@ def _make_plane(config: ClusterConfig, number: int, incarnation: int) -> NativeP
         incarnation=incarnation,
         agreement=agreement(config),
         peers=config.peers_of(number),
-        listen_peer=listen_peer,
-        listen_client=listen_client,
+        listen_peer=config.listen(number, "peer"),
+        listen_client=config.listen(number, "client"),
         listen_jpaxos=config.listen(number, "jpaxos"),
         max_request=limits.max_request,
         max_batch=limits.max_batch,
