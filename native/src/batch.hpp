@@ -70,8 +70,10 @@ class EntryCursor {
   const char* end_;
 };
 
-// Immutable bytes of one batch with its digest; shared by reference counting.
-class Batch {
+// Immutable bytes of one batch with its digest; shared by reference counting. Knowing its own
+// counter lets a batch come back from Python without owning the Python object: dropping the last
+// reference then needs no GIL.
+class Batch : public std::enable_shared_from_this<Batch> {
  public:
   // Takes over `bytes`, which must be a well-formed batch; throws Error(kWire) otherwise.
   static std::shared_ptr<const Batch> parse(std::string bytes);

@@ -1,11 +1,8 @@
-#include <nanobind/stl/array.h>
-#include <nanobind/stl/map.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
-
-#include <cstring>
+#include <nanobind/stl/tuple.h>
 
 #include "bindings.hpp"
 #include "error.hpp"
@@ -17,115 +14,131 @@ using namespace nb::literals;
 namespace mpaxos {
 namespace {
 
-nb::bytes as_bytes(std::string_view data) { return nb::bytes(data.data(), data.size()); }
+using HostPort = std::pair<std::string, int>;
 
 std::string_view as_view(const nb::bytes& data) { return {data.c_str(), data.size()}; }
 
-void make_plane(Plane* self, std::uint16_t replica, const nb::bytes& cluster,
-                std::uint64_t incarnation, std::uint64_t agreement,
-                const std::map<std::uint16_t, HostPort>& peers, const HostPort& listen_peer,
-                const HostPort& listen_client, const std::optional<HostPort>& listen_jpaxos,
-                std::uint32_t max_request, std::size_t max_batch, std::size_t max_pending,
-                std::size_t max_connections, double handshake_seconds, double frame_seconds) {
-  if (cluster.size() != 16) throw Error(ErrorKind::kConfig, "a cluster id has 16 bytes");
-  PlaneOptions options{replica,     {},           incarnation,     agreement,
-                       peers,       listen_peer,  listen_client,   listen_jpaxos,
-                       max_request, max_batch,    max_pending,     max_connections,
-                       handshake_seconds, frame_seconds};
-  std::memcpy(options.cluster.data(), cluster.c_str(), options.cluster.size());
-  nb::gil_scoped_release release;
-  new (self) Plane(std::move(options));
+nb::bytes as_bytes(std::string_view data) { return nb::bytes(data.data(), data.size()); }
+
+Address as_address(const HostPort& pair) {
+  if (pair.second < 0 || pair.second > 65'535) {
+    throw Error(ErrorKind::kConfig, pair.first + ":" + std::to_string(pair.second) +
+                                        " is not an address: a port is 0 to 65535");
+  }
+  return {pair.first, static_cast<std::uint16_t>(pair.second)};
 }
 
-nb::object batch_object(const BatchPtr& batch) {
-  return nb::cast(std::const_pointer_cast<Batch>(batch));
-}
-
-nb::tuple event_tuple(const PlaneEvent& event) {
-  const int kind = static_cast<int>(event.kind);
+nb::object as_tuple(const Event& event) {
+  const int kind = event.kind;
   switch (event.kind) {
-    case EventKind::kPeerMessage: {
+    case kEventPeerMessage: {
       nb::list values;
-      for (const auto& [time, batch] : event.values) {
-        values.append(nb::make_tuple(time, batch_object(batch)));
-      }
-      return nb::make_tuple(kind, event.number, as_bytes(event.text), values);
+      for (const auto& [time, batch] : event.values) values.append(nb::make_tuple(time, batch));
+      return nb::make_tuple(kind, event.peer, as_bytes(event.bytes), values);
     }
-    case EventKind::kPeerUp:
-    case EventKind::kPeerDown: return nb::make_tuple(kind, event.number);
-    case EventKind::kBatch:
-    case EventKind::kReads: return nb::make_tuple(kind, batch_object(event.batch));
-    case EventKind::kAdmin: return nb::make_tuple(kind, event.number, as_bytes(event.text));
-    case EventKind::kNotice:
-      return nb::make_tuple(kind, event.text, event.address, event.reason);
+    case kEventPeerUp:
+    case kEventPeerDown:
+      return nb::make_tuple(kind, event.peer);
+    case kEventBatch:
+    case kEventReads:
+      return nb::make_tuple(kind, event.batch);
+    case kEventAdmin:
+      return nb::make_tuple(kind, event.token, as_bytes(event.bytes));
+    case kEventNotice:
+      return nb::make_tuple(kind, port_name(event.port), event.address, event.bytes);
   }
   throw Error(ErrorKind::kInvariant, "an event of unknown kind");
 }
 
-nb::tuple poll(Plane& plane, std::int64_t until, std::size_t room, bool quorum) {
-  std::vector<PlaneEvent> events;
-  std::int64_t now = 0;
+nb::tuple poll(Plane& plane, std::int64_t until, std::int64_t room, bool quorum) {
+  std::pair<std::int64_t, std::vector<Event>> turn;
   {
     nb::gil_scoped_release release;
-    now = plane.poll(until, room, quorum, events);
+    turn = plane.poll(until, room, quorum);
   }
-  nb::list list;
-  for (const auto& event : events) list.append(event_tuple(event));
-  return nb::make_tuple(now, list);
+  nb::list events;
+  for (const auto& event : turn.second) events.append(as_tuple(event));
+  return nb::make_tuple(turn.first, events);
 }
 
 void send(Plane& plane, std::uint16_t peer, const nb::bytes& control, const nb::list& values) {
-  Values attached;
+  TimedBatches batches;
+  batches.reserve(values.size());
   for (nb::handle item : values) {
     const auto pair = nb::cast<nb::tuple>(item);
-    invariant(pair.size() == 2, "a value has two fields");
-    attached.emplace_back(nb::cast<std::uint64_t>(pair[0]),
-                          nb::cast<std::shared_ptr<Batch>>(pair[1]));
+    if (pair.size() != 2) throw Error(ErrorKind::kWire, "a value is a pair of time and batch");
+    batches.emplace_back(nb::cast<std::uint64_t>(pair[0]),
+                         nb::cast<std::shared_ptr<Batch>>(pair[1]));
+    if (!batches.back().second) throw Error(ErrorKind::kWire, "a value without a batch");
   }
-  plane.send(peer, as_view(control), attached);
+  plane.send(peer, as_view(control), batches);
 }
 
-void flush(Plane& plane) {
-  nb::gil_scoped_release release;
-  plane.flush();
+void construct(Plane* self, std::uint16_t replica, const nb::bytes& cluster,
+               std::uint64_t incarnation, std::uint64_t agreement, const nb::dict& peers,
+               const HostPort& listen_peer, const HostPort& listen_client,
+               const std::optional<HostPort>& listen_jpaxos, std::size_t max_request,
+               std::size_t max_batch, std::size_t max_pending, std::size_t max_connections,
+               double handshake_seconds, double frame_seconds) {
+  PlaneOptions options;
+  options.replica = replica;
+  options.cluster = as_view(cluster);
+  options.incarnation = incarnation;
+  options.agreement = agreement;
+  for (const auto& [peer, address] : peers) {
+    options.peers.emplace(nb::cast<std::uint16_t>(peer), as_address(nb::cast<HostPort>(address)));
+  }
+  options.listen_peer = as_address(listen_peer);
+  options.listen_client = as_address(listen_client);
+  if (listen_jpaxos) options.listen_jpaxos = as_address(*listen_jpaxos);
+  options.max_request = max_request;
+  options.max_batch = max_batch;
+  options.max_pending = max_pending;
+  options.max_connections = max_connections;
+  options.handshake_seconds = handshake_seconds;
+  options.frame_seconds = frame_seconds;
+  new (self) Plane(std::move(options));
 }
 
-void bind_events(nb::module_& m) {
-  m.attr("EVENT_PEER_MESSAGE") = static_cast<int>(EventKind::kPeerMessage);
-  m.attr("EVENT_PEER_UP") = static_cast<int>(EventKind::kPeerUp);
-  m.attr("EVENT_PEER_DOWN") = static_cast<int>(EventKind::kPeerDown);
-  m.attr("EVENT_BATCH") = static_cast<int>(EventKind::kBatch);
-  m.attr("EVENT_READS") = static_cast<int>(EventKind::kReads);
-  m.attr("EVENT_ADMIN") = static_cast<int>(EventKind::kAdmin);
-  m.attr("EVENT_NOTICE") = static_cast<int>(EventKind::kNotice);
+nb::dict counters(Plane& plane) {
+  nb::dict all;
+  for (const auto& [name, value] : plane.counters()) all[name.c_str()] = value;
+  return all;
 }
 
 }  // namespace
 
 void bind_plane(nb::module_& m) {
-  bind_events(m);
-  nb::class_<Plane>(m, "Plane")
-      .def("__init__", &make_plane, nb::kw_only(), "replica"_a, "cluster"_a, "incarnation"_a,
+  m.attr("EVENT_PEER_MESSAGE") = static_cast<int>(kEventPeerMessage);
+  m.attr("EVENT_PEER_UP") = static_cast<int>(kEventPeerUp);
+  m.attr("EVENT_PEER_DOWN") = static_cast<int>(kEventPeerDown);
+  m.attr("EVENT_BATCH") = static_cast<int>(kEventBatch);
+  m.attr("EVENT_READS") = static_cast<int>(kEventReads);
+  m.attr("EVENT_ADMIN") = static_cast<int>(kEventAdmin);
+  m.attr("EVENT_NOTICE") = static_cast<int>(kEventNotice);
+
+  const PlaneOptions standard;
+  nb::class_<Plane>(m, "Plane", nb::is_final())
+      .def("__init__", &construct, nb::kw_only(), "replica"_a, "cluster"_a, "incarnation"_a,
            "agreement"_a, "peers"_a, "listen_peer"_a, "listen_client"_a,
-           "listen_jpaxos"_a.none(), "max_request"_a = 1U << 20, "max_batch"_a = 1U << 18,
-           "max_pending"_a = 1U << 23, "max_connections"_a = 10'000, "handshake_seconds"_a = 5.0,
-           "frame_seconds"_a = 20.0)
-      .def("ports",
-           [](const Plane& plane) {
-             const auto ports = plane.ports();
-             return nb::make_tuple(ports[0], ports[1], ports[2]);
-           })
+           "listen_jpaxos"_a.none(), "max_request"_a = standard.max_request,
+           "max_batch"_a = standard.max_batch, "max_pending"_a = standard.max_pending,
+           "max_connections"_a = standard.max_connections,
+           "handshake_seconds"_a = standard.handshake_seconds,
+           "frame_seconds"_a = standard.frame_seconds)
+      .def("ports", &Plane::ports)
       .def("poll", &poll, "until"_a, "room"_a, "quorum"_a)
       .def("send", &send, "peer"_a, "control"_a, "values"_a)
-      .def("deliver", &Plane::deliver, "replies"_a)
-      .def("answer",
-           [](Plane& plane, std::uint64_t token, const nb::bytes& data) {
-             plane.answer(token, as_view(data));
-           },
-           "token"_a, "data"_a)
-      .def("flush", &flush)
+      .def("deliver", &Plane::deliver, "replies"_a, nb::call_guard<nb::gil_scoped_release>())
+      .def(
+          "answer",
+          [](Plane& plane, std::uint64_t token, const nb::bytes& data) {
+            plane.answer(token, as_view(data));
+          },
+          "token"_a, "data"_a)
+      .def("flush", &Plane::flush, nb::call_guard<nb::gil_scoped_release>())
       .def("wake", &Plane::wake)
-      .def("counters", &Plane::counters)
+      .def("counters", &counters)
       .def("set_identity", &Plane::set_identity, "cluster_name"_a, "machine"_a)
       .def("close", &Plane::close);
 }

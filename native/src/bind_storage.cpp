@@ -73,7 +73,7 @@ RecordIn record_of(nb::handle item) {
   invariant(tuple.size() == 5, "a record has five fields");
   return {nb::cast<std::uint64_t>(tuple[0]), nb::cast<std::uint64_t>(tuple[1]),
           nb::cast<std::uint32_t>(tuple[2]), nb::cast<std::uint64_t>(tuple[3]),
-          std::const_pointer_cast<const Batch>(nb::cast<std::shared_ptr<Batch>>(tuple[4]))};
+          nb::cast<std::shared_ptr<Batch>>(tuple[4])};
 }
 
 void write(FilePool& pool, const std::optional<Ballot>& promise, const nb::list& records,

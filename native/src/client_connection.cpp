@@ -1,176 +1,176 @@
 #include "client_connection.hpp"
 
-#include <cstring>
-
-#include "plane.hpp"
+#include "plane_hub.hpp"
 
 namespace mpaxos {
-namespace {
 
-constexpr std::uint32_t kAdminLimit = 64 << 10;
-constexpr std::size_t kQueueLimit = 16 << 20;
+ClientConnection::ClientConnection(Hub& hub, asio::ip::tcp::socket socket)
+    : FramedConnection(hub, std::move(socket), Port::kClient) {}
 
-}  // namespace
-
-ClientConnection::ClientConnection(Plane& plane, Socket socket)
-    : Connection(plane, std::move(socket), "client") {}
-
-std::size_t ClientConnection::queue_limit() const {
-  return kQueueLimit + plane_.options().max_request;
+std::shared_ptr<ClientConnection> ClientConnection::self() {
+  return std::static_pointer_cast<ClientConnection>(shared_from_this());
 }
 
-std::size_t ClientConnection::consume(std::string_view data) {
-  if (data.size() < sizeof(FrameHeader)) {
-    // Bytes that cannot become a frame are refused at once, not when sixteen have come.
-    if (std::string_view("mPx1").substr(0, data.size()) != data.substr(0, 4)) {
-      throw BadInput("garbage", "this is not the mpaxos protocol");
-    }
-    return 0;
+std::size_t ClientConnection::frame_limit(std::uint8_t kind) const {
+  switch (kind) {
+    case kFrameHello:
+      if (session_ != 0 || token_ != 0) throw Violation{Reason::kProtocol, "a second hello"};
+      return sizeof(ClientHello);
+    case kFrameAdmin:
+      return kMaxAdmin;
+    case kFrameRequests:
+      if (session_ == 0) throw Violation{Reason::kProtocol, "requests before the session is open"};
+      return hub_.max_request_frame();
+    default:
+      throw Violation{Reason::kProtocol,
+                      "a frame of kind " + std::to_string(kind) + " is not one of a client"};
   }
-  const auto limit = session_ != 0 ? plane_.client_frame_limit() : kAdminLimit;
-  const auto header = parse_header(data, limit);
-  const auto total = sizeof header + header.length;
-  if (data.size() < total) {
-    want(total);
-    return 0;
+}
+
+void ClientConnection::on_frame(std::uint8_t kind, std::string_view payload, std::size_t) {
+  greeted_ = true;
+  if (kind == kFrameRequests) return on_requests(payload);
+  if (kind == kFrameAdmin) return on_admin(payload);
+  if (payload.size() != sizeof(ClientHello)) {
+    throw Violation{Reason::kProtocol, "a hello of the wrong size"};
   }
-  const auto payload = data.substr(sizeof header, header.length);
-  check_frame(header, payload);
-  if (header.kind == kRequests && session_ != 0) {
-    requests(payload);
-  } else if (header.kind == kHello && token_ == 0 && session_ == 0) {
-    hello(payload);
-  } else if (header.kind == kAdmin && header.length <= kAdminLimit) {
-    if (admin_token_ == 0) admin_token_ = plane_.register_admin(shared_from_this());
-    became_ready();
-    plane_.admin(admin_token_, payload);
+  on_hello(read_struct<ClientHello>(payload));
+}
+
+void ClientConnection::on_hello(const ClientHello& hello) {
+  if (hello.protocol != kProtocol) {
+    throw Violation{Reason::kVersion, "the client speaks protocol " +
+                                          std::to_string(hello.protocol) + ", this replica " +
+                                          std::to_string(kProtocol)};
+  }
+  if (hello.session == 0) {
+    if (!hub_.quorum()) return part(Reason::kNoQuorum, "no quorum: try another replica", false);
+    token_ = hub_.open_session(self(), hello.window);
   } else {
-    throw BadInput("protocol", "a frame of kind " + std::to_string(header.kind) +
-                                   " does not belong here");
+    session_ = hello.session;
+    hub_.attach(session_, self());
   }
-  return total;
+  send_welcome(session_);
 }
 
-void ClientConnection::hello(std::string_view payload) {
-  if (payload.size() != sizeof(HelloFrame)) throw BadInput("protocol", "a hello of wrong size");
-  const auto frame = load<HelloFrame>(payload);
-  became_ready();
-  if (frame.protocol != kProtocol) {
-    welcome();  // tells the version spoken here
-    close_after_flush();
-    return;
+void ClientConnection::on_requests(std::string_view payload) {
+  if (validate_entries(payload) == 0) {
+    throw Violation{Reason::kProtocol, "a frame of requests without any"};
   }
-  if (frame.session != 0) {
-    session_ = frame.session;
-    plane_.attach(session_, shared_from_this());
-    welcome();
-    return;
+  // All or nothing: a frame with one bad entry is not half executed.
+  std::size_t at = 0;
+  EntryHeader header;
+  for (; at < payload.size(); at += sizeof header + header.length) {
+    header = read_struct<EntryHeader>(payload.substr(at));
+    if (header.session != session_) {
+      throw Violation{Reason::kProtocol, "a request of another session"};
+    }
+    if (header.kind == kEntryOpen) {
+      throw Violation{Reason::kProtocol, "an opening inside a session"};
+    }
+    if (header.kind == kEntryCommand && header.sequence == 0) {
+      throw Violation{Reason::kProtocol, "a command of sequence 0: sequences start at 1"};
+    }
+    if (header.length > hub_.options().max_request) {
+      throw Violation{Reason::kOversize, "a request of " + std::to_string(header.length) +
+                                             " bytes, the limit is " +
+                                             std::to_string(hub_.options().max_request)};
+    }
   }
-  welcome();
-  if (plane_.refusing()) {
-    bye("no majority of the replicas can be reached");
-    return;
+  for (at = 0; at < payload.size(); at += sizeof header + header.length) {
+    header = read_struct<EntryHeader>(payload.substr(at));
+    const auto entry = payload.substr(at, sizeof header + header.length);
+    if (!hub_.quorum()) {
+      ++hub_.counters().refused;
+      deliver({session_, header.sequence, kStatusRefused, {}});
+      if (closed()) return;
+    } else if (header.kind == kEntryQuery) {
+      hub_.query(entry);
+    } else {
+      hub_.command(entry);
+    }
   }
-  token_ = plane_.open_session(shared_from_this(), frame.window);
 }
 
-void ClientConnection::welcome() {
-  const auto& options = plane_.options();
-  std::string payload;
-  payload.append(raw(kProtocol));
-  payload.append(raw(options.replica));
-  payload.append(raw(options.max_request));
-  payload.append(raw(session_));
-  payload.append(reinterpret_cast<const char*>(options.cluster.data()), options.cluster.size());
-  for (const auto& text : {plane_.cluster_name(), plane_.machine_name()}) {
-    const auto part = std::string_view(text).substr(0, 255);
-    payload.push_back(static_cast<char>(part.size()));
-    payload.append(part);
+void ClientConnection::on_admin(std::string_view payload) {
+  if (admins_ >= kMaxAdminInFlight) {
+    throw Violation{Reason::kProtocol, "too many admin requests at once"};
   }
-  queue(make_frame(kWelcome, payload));
+  ++admins_;
+  hub_.push({.kind = kEventAdmin, .token = id(), .bytes = std::string(payload)});
+}
+
+void ClientConnection::answer(std::string_view data) {
+  if (admins_ == 0) return;
+  --admins_;
+  send_frame(kFrameAdminReply, data);
+}
+
+void ClientConnection::send_frame(FrameKind kind, std::string_view payload) {
+  if (closed() || parting_) return;
+  finish_queue();
+  out_.begin_frame();
+  out_.append(payload);
+  out_.end_frame(kind);
+  mark_dirty();
+}
+
+void ClientConnection::send_welcome(std::uint64_t session) {
+  const auto& options = hub_.options();
+  const auto max_request = static_cast<std::uint32_t>(options.max_request);
+  std::string text;
+  text.append(bytes_of(kProtocol)).append(bytes_of(options.replica));
+  text.append(bytes_of(max_request)).append(bytes_of(session)).append(options.cluster);
+  for (const auto& name : {hub_.cluster_name, hub_.machine}) {
+    text.push_back(static_cast<char>(name.size()));
+    text.append(name);
+  }
+  send_frame(kFrameWelcome, text);
+}
+
+void ClientConnection::deliver(const Reply& reply) {
+  if (closed() || parting_) return;
+  if (out_.frame_size() > kMaxReplyFrame) finish_queue();
+  if (!out_.frame_open()) out_.begin_frame();
+  const ReplyHeader header{
+      reply.sequence, static_cast<std::uint32_t>(reply.payload.size()), reply.status, {}};
+  out_.append(bytes_of(header));
+  out_.append(reply.payload);
+  mark_dirty();
+  if (out_.size() <= kMaxClientQueue) return;
+  write();  // perhaps it is only this turn that brings so much
+  if (out_.size() > kMaxClientQueue) {
+    close(Reason::kSlowReader, "the client does not read its replies");
+  }
 }
 
 void ClientConnection::opened(std::uint64_t session) {
   token_ = 0;
+  if (closed() || parting_) return;
+  if (session == 0) return part(Reason::kProtocol, "the session could not be opened", true);
   session_ = session;
-  plane_.attach(session_, shared_from_this());
-  queue(make_frame(kOpened, raw(session)));
+  hub_.attach(session, self());
+  send_frame(kFrameOpened, bytes_of(session));
 }
 
-void ClientConnection::requests(std::string_view payload) {
-  const auto limit = plane_.options().max_request;
-  validate_entries(payload);
-  std::size_t at = 0;
-  // Runs of entries for the same batch are appended with one copy.
-  std::size_t run = 0;
-  std::uint32_t count = 0;
-  bool queries = false;
-  const auto flush_run = [&](std::size_t end) {
-    if (count > 0) plane_.take(payload.substr(run, end - run), count, queries);
-    run = end;
-    count = 0;
-  };
-  while (at < payload.size()) {
-    const auto entry = load<EntryHeader>(payload.substr(at));
-    if (entry.session != session_) {
-      throw BadInput("protocol", "a request of another session than the connection's");
-    }
-    if (entry.kind == kEntryOpen) throw BadInput("protocol", "an open among requests");
-    if (entry.length > limit) {
-      throw BadInput("oversize", "a request of " + std::to_string(entry.length) +
-                                     " bytes is above the limit of " + std::to_string(limit));
-    }
-    const bool query = entry.kind == kEntryQuery;
-    if (query != queries) flush_run(at);
-    queries = query;
-    const auto next = at + sizeof entry + entry.length;
-    if (plane_.refusing()) {
-      reply({session_, entry.sequence, kStatusRefused, {}});
-      run = next;
-    } else {
-      ++count;
-    }
-    at = next;
-  }
-  flush_run(at);
+void ClientConnection::replaced() {
+  part(Reason::kReplaced, "another connection of this session took over", false);
 }
 
-void ClientConnection::reply(const Reply& reply) {
-  if (closed()) return;
-  if (replies_.empty()) {
-    replies_.resize(sizeof(FrameHeader));
-    dirty();
-  }
-  const ReplyHeader header{
-      reply.sequence, static_cast<std::uint32_t>(reply.payload.size()), reply.status, {0, 0, 0}};
-  replies_.append(raw(header));
-  replies_.append(reply.payload);
+void ClientConnection::finish_queue() {
+  if (out_.frame_open()) out_.end_frame(kFrameReplies);
 }
 
-void ClientConnection::before_flush() {
-  if (replies_.empty()) return;
-  const auto payload = std::string_view(replies_).substr(sizeof(FrameHeader));
-  const auto header = make_header(kReplies, payload.size(), payload);
-  std::memcpy(replies_.data(), &header, sizeof header);
-  std::string frame;
-  frame.swap(replies_);
-  queue(std::move(frame));
+bool ClientConnection::last_word(const std::string& text) {
+  // Whoever has not sent one good frame does not understand ours either.
+  if (!greeted_) return false;
+  send_frame(kFrameBye, text);
+  return true;
 }
 
-void ClientConnection::bye(std::string_view reason) {
-  if (closed()) return;
-  queue(make_frame(kBye, reason));
-  close_after_flush();
-}
-
-void ClientConnection::admin_reply(std::string_view json) {
-  queue(make_frame(kAdminReply, json));
-}
-
-void ClientConnection::on_closed() {
-  if (token_ != 0) plane_.drop_token(token_);
-  if (admin_token_ != 0) plane_.drop_admin(admin_token_);
-  if (session_ != 0) plane_.detach(session_, this);
+void ClientConnection::gone() {
+  if (token_ != 0) hub_.forget_token(token_);
+  if (session_ != 0) hub_.detach(session_, this);
 }
 
 }  // namespace mpaxos

@@ -1,36 +1,39 @@
-// A connection on the client port, speaking the native protocol.
+// The client port: sessions, requests and replies in frames, admin requests. See docs/wire.md.
 #pragma once
 
-#include "connection.hpp"
+#include "plane_connection.hpp"
 
 namespace mpaxos {
 
-class ClientConnection : public Connection {
+class ClientConnection final : public FramedConnection, public SessionConnection {
  public:
-  ClientConnection(Plane& plane, Socket socket);
+  ClientConnection(Hub& hub, asio::ip::tcp::socket socket);
 
-  void reply(const Reply& reply) override;
+  void deliver(const Reply& reply) override;
   void opened(std::uint64_t session) override;
-  // Says why, then closes.
-  void bye(std::string_view reason);
-  void admin_reply(std::string_view json);
+  void replaced() override;
+  // The answer to an admin request, in the order of the requests.
+  void answer(std::string_view data);
 
  protected:
-  std::size_t consume(std::string_view data) override;
-  bool pausable() const override { return session_ != 0; }
-  void before_flush() override;
-  void on_closed() override;
-  std::size_t queue_limit() const override;
+  std::size_t frame_limit(std::uint8_t kind) const override;
+  void on_frame(std::uint8_t kind, std::string_view payload, std::size_t covered) override;
+  void finish_queue() override;
+  bool last_word(const std::string& text) override;
+  bool brings_requests() const override { return session_ != 0; }
+  void gone() override;
 
  private:
-  void hello(std::string_view payload);
-  void welcome();
-  void requests(std::string_view payload);
+  void on_hello(const ClientHello& hello);
+  void on_requests(std::string_view payload);
+  void on_admin(std::string_view payload);
+  void send_frame(FrameKind kind, std::string_view payload);
+  void send_welcome(std::uint64_t session);
+  std::shared_ptr<ClientConnection> self();
 
   std::uint64_t session_ = 0;
-  std::uint64_t token_ = 0;
-  std::uint64_t admin_token_ = 0;
-  std::string replies_;  // a REPLIES frame in the making, room for its header at the front
+  std::uint64_t token_ = 0;  // of the opening under way
+  int admins_ = 0;           // requests not yet answered
 };
 
 }  // namespace mpaxos

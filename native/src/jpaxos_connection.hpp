@@ -1,31 +1,47 @@
-// A connection of a client written for JPaxos or mPaxosSM (docs/wire.md, "JPaxos client port").
+// The client protocol of the originals, JPaxos and mPaxosSM: one request at a time, big-endian.
+// See docs/wire.md.
 #pragma once
 
-#include "connection.hpp"
+#include "plane_connection.hpp"
 
 namespace mpaxos {
 
-class JpaxosConnection : public Connection {
+class JpaxosConnection final : public Connection, public SessionConnection {
  public:
-  JpaxosConnection(Plane& plane, Socket socket);
+  JpaxosConnection(Hub& hub, asio::ip::tcp::socket socket);
 
-  void reply(const Reply& reply) override;
+  void deliver(const Reply& reply) override;
   void opened(std::uint64_t session) override;
+  void replaced() override;
 
  protected:
-  std::size_t consume(std::string_view data) override;
-  bool pausable() const override { return session_ != 0; }
-  void on_closed() override;
-  std::size_t queue_limit() const override;
+  std::size_t take(std::string_view data) override;
+  bool brings_requests() const override { return true; }
+  void gone() override;
 
  private:
-  std::size_t identify(std::string_view data);
-  std::size_t request(std::string_view data);
-  void answer(std::uint32_t result, std::string_view bytes);
-  void answer_ok(std::uint64_t sequence, std::string_view value);
+  enum class State { kNew, kOpening, kReady };
+  struct Request {
+    std::int32_t type;
+    std::int64_t client;
+    std::int32_t sequence;
+    std::int32_t length;
+  };
 
+  std::size_t take_greeting(std::string_view data);
+  std::size_t take_request(std::string_view data);
+  void on_request(const Request& request, std::string_view payload);
+  void send(std::int32_t result, std::string_view payload);
+  void send_ok(std::int32_t sequence, std::string_view value);
+  std::shared_ptr<JpaxosConnection> self();
+
+  State state_ = State::kNew;
   std::uint64_t session_ = 0;
   std::uint64_t token_ = 0;
+  std::int64_t awaited_ = -1;  // sequence of the request that is being served; -1: none
 };
+
+// The text of a FAILED reply, MessagePack [type, message], as "type: message".
+std::string failure_text(std::string_view payload);
 
 }  // namespace mpaxos

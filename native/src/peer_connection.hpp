@@ -1,62 +1,90 @@
-// The connection between two replicas; and the dialer that makes it, at the one with the higher id.
+// The peer port: greetings and messages between replicas, and the links that keep them connected.
 #pragma once
 
-#include <optional>
+#include <asio/ip/tcp.hpp>
+#include <asio/steady_timer.hpp>
+#include <map>
+#include <memory>
 
-#include "connection.hpp"
+#include "plane_connection.hpp"
 
 namespace mpaxos {
 
-class PeerConnection : public Connection {
- public:
-  // `expected`: whom we dialed; nothing when the other side dialed us.
-  PeerConnection(Plane& plane, Socket socket, std::optional<std::uint16_t> expected);
+class PeerLink;
+class PeerLinks;
 
-  void greet();
-  void send(std::string_view control,
-            const std::vector<std::pair<std::uint64_t, BatchPtr>>& values);
-  std::uint16_t peer() const { return peer_; }
+class PeerConnection final : public FramedConnection {
+ public:
+  // `link` is the peer that was dialled; null when the other side dialled.
+  PeerConnection(Hub& hub, PeerLinks& links, asio::ip::tcp::socket socket,
+                 std::shared_ptr<PeerLink> link);
+
+  void start() override;
+  bool worth_a_notice(const std::string& text) override;
+  // Drops the message, and counts it, when too much is queued.
+  void send(std::string_view control, const TimedBatches& values);
 
  protected:
-  std::size_t consume(std::string_view data) override;
-  void on_closed() override;
-  std::size_t queue_limit() const override;
+  std::size_t frame_limit(std::uint8_t kind) const override;
+  void on_frame(std::uint8_t kind, std::string_view payload, std::size_t covered) override;
+  void gone() override;
 
  private:
-  void hello(std::string_view payload);
-  void message(const FrameHeader& header, std::string_view payload);
-
-  std::optional<std::uint16_t> expected_;
-  std::uint16_t peer_ = 0;
+  void send_hello(std::uint16_t receiver);
+  void on_hello(const PeerHello& hello);
+  void check_hello(const PeerHello& hello) const;
+  void on_message(std::string_view payload, std::size_t covered);
+  PeerLinks& links_;
+  std::shared_ptr<PeerLink> link_;
+  const bool dialled_;
 };
 
-// Connects to one replica again and again until the plane is closed.
-class Dialer : public std::enable_shared_from_this<Dialer> {
+// One other replica: dials it if that is our part, tells when it comes and goes.
+class PeerLink : public std::enable_shared_from_this<PeerLink> {
  public:
-  Dialer(Plane& plane, std::uint16_t peer, std::string host, std::uint16_t port);
+  PeerLink(Hub& hub, PeerLinks& links, std::uint16_t peer, Address address);
+
   void start();
-  // The other side answered: the next attempt need not wait long.
-  void reached();
-  // The connection it made is gone: make another.
-  void lost();
   void stop();
+  void up(std::shared_ptr<PeerConnection> connection);
+  // A connection of this link ended, whether it was up or not.
+  void lost(const PeerConnection* connection, bool dialled);
+  bool worth_a_notice(const std::string& text);
+  std::uint16_t peer() const { return peer_; }
+  const std::shared_ptr<PeerConnection>& current() const { return current_; }
 
  private:
-  void resolve();
-  void connect(const asio::ip::tcp::resolver::results_type& endpoints);
+  void dial();
+  void resolve(std::uint64_t attempt);
+  void connect(std::uint64_t attempt, const std::vector<asio::ip::tcp::endpoint>& endpoints);
+  void connected(std::uint64_t attempt, const asio::error_code& error);
   void failed(const std::string& why);
-  void again();
+  void retry();
 
-  Plane& plane_;
-  std::uint16_t peer_;
-  std::string host_;
-  std::string port_;
+  Hub& hub_;
+  PeerLinks& links_;
+  const std::uint16_t peer_;
+  const Address address_;
+  const bool dials_;
   asio::ip::tcp::resolver resolver_;
+  asio::ip::tcp::socket socket_;
   asio::steady_timer timer_;
-  std::shared_ptr<Socket> socket_;
-  std::chrono::milliseconds backoff_;
-  bool told_ = false;
+  std::shared_ptr<PeerConnection> current_;
+  std::string told_;  // last notice since it was up: told once
+  std::int64_t backoff_;  // ns
+  std::uint64_t attempt_ = 0;
   bool stopped_ = false;
+};
+
+class PeerLinks {
+ public:
+  explicit PeerLinks(Hub& hub);
+  void start();
+  void stop();
+  std::shared_ptr<PeerLink> find(std::uint16_t peer) const;
+
+ private:
+  std::map<std::uint16_t, std::shared_ptr<PeerLink>> links_;
 };
 
 }  // namespace mpaxos

@@ -166,8 +166,8 @@ def test_addresses() -> None:
     assert config.parse_address("host:1") == ("host", 1)
     assert config.parse_address("[::1]:65535") == ("::1", 65535)
     made = config.from_dict(plain())
-    assert made.listen(0, "peer") == ("h", 4001)
-    assert made.listen(0, "jpaxos") is None
+    assert made.listen_peer(0) == ("h", 4001)
+    assert made.listen_jpaxos(0) is None
 
 
 def test_settings_of_the_protocol() -> None:

@@ -127,10 +127,20 @@ class ClusterConfig(Section, frozen=True, kw_only=True):
         """Advertised peer addresses of all replicas but `number`."""
         return {r.id: parse_address(r.peer) for r in self.replicas if r.id != number}
 
-    def listen(self, number: int, port: str) -> Address | None:
-        """What to bind for `port` ("peer", "client" or "jpaxos"); None: not served."""
+    def listen_peer(self, number: int) -> Address:
+        """What replica `number` binds for the other replicas."""
         entry = self.replica(number)
-        text = getattr(entry, f"listen_{port}") or getattr(entry, port)
+        return parse_address(entry.listen_peer or entry.peer, zero=True)
+
+    def listen_client(self, number: int) -> Address:
+        """What replica `number` binds for clients."""
+        entry = self.replica(number)
+        return parse_address(entry.listen_client or entry.client, zero=True)
+
+    def listen_jpaxos(self, number: int) -> Address | None:
+        """What replica `number` binds for JPaxos clients; None: they are not served."""
+        entry = self.replica(number)
+        text = entry.listen_jpaxos or entry.jpaxos
         return None if text is None else parse_address(text, zero=True)
 
     def client_addresses(self) -> list[str]:

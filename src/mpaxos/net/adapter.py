@@ -1,90 +1,110 @@
-"""The real plane: sockets in C++, seen as mpaxos.net.plane.Plane."""
+"""The native plane as the loop sees it: tuples become events of the protocol and back."""
 
 from __future__ import annotations
 
-from collections import Counter
+import logging
 from typing import Any, cast
 
 from mpaxos import _native
-from mpaxos.core.messages import Envelope
+from mpaxos.core.messages import AnyMessage, Envelope
 from mpaxos.core.output import Event, LocalBatch, LocalReads, Output, PeerDown, PeerUp, Received
 from mpaxos.core.types import Ballot
-from mpaxos.errors import WireError
+from mpaxos.errors import WireError, invariant
 from mpaxos.net import codec
 from mpaxos.net.plane import AdminRequest, Notice, Polled
 
+MAX_REPLICAS = 7
+
+log = logging.getLogger("mpaxos.net")
+
+_NativeValues = list[tuple[int, _native.Batch]]
+
 
 class NativePlane:
-    """Turns the extension's events into those of the protocol, and messages into bytes."""
+    """Wraps a `_native.Plane`; implements mpaxos.net.plane.Plane for native replies."""
 
-    def __init__(self, *, replica: int, peers: dict[int, tuple[str, int]], **options: Any) -> None:
-        """Options are those of mpaxos._native.Plane. Raises ConfigError when a port cannot be
-        bound."""
-        self._plane = _native.Plane(replica=replica, peers=peers, **options)
-        self._replicas = len(peers) + 1
-        self._malformed: Counter[str] = Counter()
-        self.ports = self._plane.ports
-        self.deliver = self._plane.deliver
-        self.answer = self._plane.answer
-        self.flush = self._plane.flush
-        self.wake = self._plane.wake
-        self.close = self._plane.close
-        self.set_identity = self._plane.set_identity
+    def __init__(self, plane: _native.Plane) -> None:
+        self._plane = plane
+        self._undecodable = 0
 
     def poll(self, output: Output) -> Polled:
+        """See Plane.poll. A peer's message that does not decode is logged, counted, dropped."""
         now, raw = self._plane.poll(output.wake_at, output.room, output.quorum)
         polled = Polled(now, [], [], [])
-        for event in raw:
-            self._take(polled, cast(Any, event))
+        for item in raw:
+            self._take(item, polled)
         return polled
 
-    def send(self, messages: list[Envelope]) -> None:
-        encoded: dict[int, tuple[bytes, codec.Attachments]] = {}
-        for envelope in messages:
-            message = envelope.message
-            # A broadcast is the same object in every envelope: encode it once.
-            parts = encoded.get(id(message))
-            if parts is None:
-                parts = encoded[id(message)] = codec.encode(message)
-            self._plane.send(envelope.to, *parts)
-
-    def counters(self) -> dict[str, int]:
-        return {**self._plane.counters(), **self._malformed}
-
-    def _take(self, polled: Polled, event: tuple[Any, ...]) -> None:
-        kind = event[0]
-        made: Event
+    def _take(self, item: tuple[Any, ...], polled: Polled) -> None:
+        event: Event
+        kind = item[0]
         if kind == _native.EVENT_PEER_MESSAGE:
-            _, peer, control, values = event
+            _, peer, control, values = item
             try:
-                message = codec.decode(control, values)
-                self._check(message)
+                event = Received(peer, self._check(codec.decode(control, values)))
             except WireError as error:
-                self._malformed["peer_malformed"] += 1
-                polled.notices.append(Notice("peer", f"replica {peer}", f"ignored: {error}"))
+                self._undecodable += 1
+                log.warning("dropped a message of replica %d: %s", peer, error)
                 return
-            made = Received(peer, message)
         elif kind == _native.EVENT_BATCH:
-            made = LocalBatch(event[1])
+            event = LocalBatch(item[1])
         elif kind == _native.EVENT_READS:
-            made = LocalReads(event[1])
+            event = LocalReads(item[1])
         elif kind == _native.EVENT_PEER_UP:
-            made = PeerUp(event[1])
+            event = PeerUp(item[1])
         elif kind == _native.EVENT_PEER_DOWN:
-            made = PeerDown(event[1])
+            event = PeerDown(item[1])
         elif kind == _native.EVENT_ADMIN:
-            polled.admin.append(AdminRequest(event[1], event[2]))
+            polled.admin.append(AdminRequest(item[1], item[2]))
             return
         else:
-            polled.notices.append(Notice(*event[1:]))
+            invariant(kind == _native.EVENT_NOTICE, f"an event of unknown kind {kind}")
+            polled.notices.append(Notice(item[1], item[2], item[3]))
             return
-        polled.events.append(made)
+        polled.events.append(event)
 
-    def _check(self, message: object) -> None:
-        """Fields that the types allow and the protocol could not bear."""
+    def _check(self, message: AnyMessage) -> AnyMessage:
+        """Refuse a ballot that no replica can hold. The types allow it, the protocol would keep
+        it for ever."""
         for name in ("ballot", "promised"):
             ballot = getattr(message, name, None)
             if isinstance(ballot, Ballot) and not (
-                0 <= ballot.leader < self._replicas and 0 <= ballot.round < 1 << 62
+                0 <= ballot.leader < MAX_REPLICAS and 0 <= ballot.round < 1 << 62
             ):
-                raise WireError(f"a ballot of a replica that does not exist: {ballot}")
+                raise WireError(f"a ballot that no replica can hold: {ballot}")
+        return message
+
+    def send(self, messages: list[Envelope]) -> None:
+        """See Plane.send. A message for several peers is encoded once."""
+        encoded: dict[int, tuple[bytes, list[codec.Attachment]]] = {}
+        for envelope in messages:
+            # Identity is enough as a key: `messages` keeps all of them alive meanwhile.
+            key = id(envelope.message)
+            if key not in encoded:
+                encoded[key] = codec.encode(envelope.message)
+            control, values = encoded[key]
+            self._plane.send(envelope.to, control, cast(_NativeValues, values))
+
+    def deliver(self, replies: _native.ReplySet) -> None:
+        """See Plane.deliver."""
+        self._plane.deliver(replies)
+
+    def answer(self, token: int, data: bytes) -> None:
+        """See Plane.answer."""
+        self._plane.answer(token, data)
+
+    def flush(self) -> None:
+        """See Plane.flush."""
+        self._plane.flush()
+
+    def wake(self) -> None:
+        """See Plane.wake."""
+        self._plane.wake()
+
+    def counters(self) -> dict[str, int]:
+        """The native counters and `undecodable`, messages of peers that did not decode."""
+        return {**self._plane.counters(), "undecodable": self._undecodable}
+
+    def close(self) -> None:
+        """See Plane.close."""
+        self._plane.close()

@@ -1,14 +1,17 @@
-"""Messages of the protocol as bytes: MessagePack for the control part, values beside it.
+"""Messages of the protocol as bytes, and back.
 
-A value is a batch, which stays in native memory, so `values` is empty in the control part; the
-plane carries (time, batch) pairs as attachments, and they are put back after decoding. msgspec
-checks the types of all other fields.
+A message is split into a *control part*, MessagePack of the tagged record with its `values` left
+empty, and its values, (time, batch) pairs that travel beside it: their bytes never pass through
+Python. The number of values must fit the message, or the message is refused.
+
+A Value holds a batch, which is an opaque object to Python and has no MessagePack form. Nothing is
+lost by that, as a control part never holds values; the decoder's hook refuses one that claims to.
+So the very records of the protocol are the wire's schema, and there is no twin to keep in step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -20,53 +23,62 @@ from mpaxos.core.messages import (
     Forward,
     Promise,
 )
-from mpaxos.core.types import Value
+from mpaxos.core.types import Batch, Value
 from mpaxos.errors import WireError
 
-if TYPE_CHECKING:
-    from mpaxos._native import Batch
+Attachment = tuple[int, Batch]
+"""Time (nanoseconds since the Unix epoch, or 0 where the leader stamps) and batch of one value."""
 
-Attachments = list[tuple[int, "Batch"]]
+_NO_VALUES: list[Value] = []
 
 
-def _no_batches_inside(kind: type, data: object) -> NoReturn:
-    raise ValueError("a batch inside the control part")
+def _refuse(kind: type, found: object) -> NoReturn:
+    raise ValueError("values travel beside the control part, not inside")
 
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(AnyMessage, dec_hook=_no_batches_inside)
+_decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(AnyMessage, dec_hook=_refuse)
 
 
-def encode(message: AnyMessage) -> tuple[bytes, Attachments]:
-    """The control part of a message and the values that go beside it."""
+def encode(message: AnyMessage) -> tuple[bytes, list[Attachment]]:
+    """The control part of `message` and its values, in order. `message` is left as it was."""
     if not isinstance(message, VALUE_CARRIERS):
         return _encoder.encode(message), []
-    values = cast(Attachments, [(value.time, value.batch) for value in message.values])
-    return _encoder.encode(msgspec.structs.replace(message, values=[])), values
+    values = [(value.time, value.batch) for value in message.values]
+    return _encoder.encode(msgspec.structs.replace(message, values=_NO_VALUES)), values
 
 
-def decode(control: bytes, values: Sequence[tuple[int, Any]]) -> AnyMessage:
-    """The message whose parts these are. Raises WireError when they are not one."""
+def decode(control: bytes, values: list[Attachment]) -> AnyMessage:
+    """The message of a control part and the values that came with it.
+
+    Raises WireError when the bytes are not a message or the values do not fit it.
+    """
     try:
         message: AnyMessage = _decoder.decode(control)
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise WireError(f"not a message of the protocol: {error}") from error
-    expected = _expected(message)
-    if not expected[0] <= len(values) <= expected[1]:
-        raise WireError(f"a {type(message).__name__} with {len(values)} values")
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise WireError(f"a message of another replica does not decode: {error}") from error
+    kind = type(message).__name__
     if isinstance(message, VALUE_CARRIERS):
+        if message.values:
+            raise WireError(f"a {kind} with values inside its control part")
+        _check_number(message, kind, len(values))
         message.values = [Value(batch, time) for time, batch in values]
+    elif values:
+        raise WireError(f"a {kind} carries no values, {len(values)} came with it")
     return message
 
 
-def _expected(message: AnyMessage) -> tuple[int, int]:
-    """The least and the largest number of values that `message` may carry."""
-    if isinstance(message, Accept):
-        return (1, 1)
-    if isinstance(message, Promise):
-        return (len(message.accepted), len(message.accepted))
-    if isinstance(message, CatchupReply):
-        return (len(message.ballots), len(message.ballots))
-    if isinstance(message, Forward):
-        return (1, 1 << 16)
-    return (0, 0)
+def _check_number(
+    message: Promise | Accept | Forward | CatchupReply, kind: str, found: int
+) -> None:
+    match message:
+        case Accept():
+            expected = 1
+        case Promise():
+            expected = len(message.accepted)
+        case CatchupReply():
+            expected = len(message.ballots)
+        case Forward():
+            expected = max(found, 1)
+    if found != expected:
+        raise WireError(f"a {kind} that needs {expected} values came with {found}")

@@ -1,36 +1,43 @@
-"""The seam between the loop and the sockets, real or simulated."""
+"""The seam between a replica's loop and whatever carries its bytes.
+
+Implemented by NativePlane (mpaxos.net.adapter, real sockets) and by the simulated world. All
+methods but wake() are called by one thread, the one that turns the loop.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from mpaxos.core.messages import Envelope
 from mpaxos.core.output import Event, Output
 from mpaxos.core.types import Instant
 
-if TYPE_CHECKING:
-    from mpaxos._native import ReplySet
+RepliesT = TypeVar("RepliesT", contravariant=True)
+"""What the engine at hand hands out as replies; the plane passes them on unread."""
 
 
 class AdminRequest(NamedTuple):
-    """Somebody asks about the replica itself, over the client port."""
+    """Somebody asks about the replica itself, not about the state machine."""
 
     token: int
-    """Names the connection that asked."""
+    """Goes back into answer()."""
     data: bytes
-    """JSON, not yet looked at."""
+    """JSON text as it was sent, unchecked."""
 
 
 class Notice(NamedTuple):
-    """Something worth a line in the log: mostly, why a connection was closed."""
+    """Worth a line in the log: a connection that was closed for cause, a peer not reached."""
 
     port: str
+    """"peer", "client" or "jpaxos"."""
     address: str
+    """host:port of the other side."""
     reason: str
+    """What is wrong, in words."""
 
 
 class Polled(NamedTuple):
-    """Everything that has arrived."""
+    """What one poll() brought."""
 
     now: Instant
     events: list[Event]
@@ -38,26 +45,31 @@ class Polled(NamedTuple):
     notices: list[Notice]
 
 
-class Plane(Protocol):
-    """All connections of one replica, to the others and to clients."""
+class Plane(Protocol[RepliesT]):
+    """All connections of one replica."""
 
     def poll(self, output: Output) -> Polled:
-        """Wait until something arrived or `output.wake_at`. Takes at most `output.room` batches
-        of commands, and refuses clients while `output.quorum` is False."""
+        """Wait until something happened or `output.wake_at`, at most a tenth of a second. Hands out
+        at most `output.room` batches of local clients; with `output.quorum` False their requests
+        are refused instead."""
 
     def send(self, messages: list[Envelope]) -> None:
-        """Queue messages for other replicas; those that are not connected do not get them."""
+        """Queue messages. They may be lost: when a peer is not connected, or too slow."""
 
-    def deliver(self, replies: ReplySet) -> None:
-        """Queue the replies of those clients that are connected here."""
+    def deliver(self, replies: RepliesT) -> None:
+        """Queue replies for those clients that are connected here; the rest is nobody's."""
 
     def answer(self, token: int, data: bytes) -> None:
-        """Answer an AdminRequest."""
+        """Queue the answer (JSON text) to an AdminRequest; nothing if its asker has gone."""
 
     def flush(self) -> None:
-        """Hand everything queued to the operating system."""
+        """Send what is queued."""
+
+    def wake(self) -> None:
+        """Make a poll() of another thread return soon. Safe from any thread."""
 
     def counters(self) -> dict[str, int]:
-        """What happened so far, by name."""
+        """Totals since the start, by name."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Close everything. A later poll() returns at once with nothing."""

@@ -11,6 +11,7 @@ that depends on a write leaves this process before the write is durable.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from mpaxos.core.output import Event, LogRoom, Output, Truncate
 from mpaxos.core.replica import Replica
@@ -24,7 +25,7 @@ class Loop:
 
     def __init__(
         self,
-        plane: Plane,
+        plane: Plane[Any],
         replica: Replica,
         store: Store,
         applier: Applier,

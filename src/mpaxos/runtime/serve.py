@@ -11,6 +11,7 @@ import sys
 import time
 from types import FrameType
 
+from mpaxos import _native
 from mpaxos._native import Batch, Engine
 from mpaxos.config import ClusterConfig, agreement
 from mpaxos.core.replica import Replica
@@ -53,7 +54,7 @@ class Process:
         service = load_service(config.service)
         self._store: PmemStore = directory.open_store()
         engine = Engine(self._store.pool)
-        self._plane = _make_plane(config, number, incarnation)
+        self._sockets, self._plane = _make_plane(config, number, incarnation)
         self._machine, self._applier = _make_machine(service, config, engine, self._plane)
         self._replica = Replica(
             config.settings(number),
@@ -94,7 +95,7 @@ class Process:
 
         signal.signal(signal.SIGTERM, stop)
         signal.signal(signal.SIGINT, stop)
-        peer, client, jpaxos = self._plane.ports()
+        peer, client, jpaxos = self._sockets.ports()
         log.info(
             "serving clients on port %d%s, peers on port %d; applied up to slot %d, promised %s",
             client,
@@ -141,24 +142,27 @@ class Process:
             log.info("no leader is known")
 
 
-def _make_plane(config: ClusterConfig, number: int, incarnation: int) -> NativePlane:
+def _make_plane(
+    config: ClusterConfig, number: int, incarnation: int
+) -> tuple[_native.Plane, NativePlane]:
+    """Bind all ports; the sockets, and what the loop sees of them."""
     limits = config.limits
-    plane = NativePlane(
+    plane = _native.Plane(
         replica=number,
         cluster=config.cluster_id,
         incarnation=incarnation,
         agreement=agreement(config),
         peers=config.peers_of(number),
-        listen_peer=config.listen(number, "peer"),
-        listen_client=config.listen(number, "client"),
-        listen_jpaxos=config.listen(number, "jpaxos"),
+        listen_peer=config.listen_peer(number),
+        listen_client=config.listen_client(number),
+        listen_jpaxos=config.listen_jpaxos(number),
         max_request=limits.max_request,
         max_batch=limits.max_batch,
         max_pending=limits.max_pending,
         max_connections=limits.max_connections,
     )
     plane.set_identity(config.name, config.service)
-    return plane
+    return plane, NativePlane(plane)
 
 
 def _make_machine(

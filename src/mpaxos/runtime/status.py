@@ -25,7 +25,7 @@ class Status:
         *,
         cluster: str,
         service: str,
-        plane: Plane,
+        plane: Plane[Any],
         replica: Replica,
         store: PmemStore,
         machine: Machine,
@@ -105,7 +105,7 @@ class Status:
             "digest": f"{digest:016x}",
             "in_step": self.in_step(),
             "too_far_behind": replica.too_far_behind,
-            "clients": counters.get("clients", 0),
+            "clients": counters["connections_client"] + counters["connections_jpaxos"],
             "sessions": info.get("sessions", 0),
             "pool": {
                 name: info[name]

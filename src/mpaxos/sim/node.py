@@ -92,6 +92,9 @@ class SimPlane:
     def flush(self) -> None:
         """Nothing is buffered."""
 
+    def wake(self) -> None:
+        """Nothing waits."""
+
     def counters(self) -> dict[str, int]:
         return {}
 

@@ -1,0 +1,126 @@
+// What all connections of a plane share: the events of the turn, the requests that wait to become
+// batches, who speaks for which session. Touched by one thread only.
+#pragma once
+
+#include <asio/io_context.hpp>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "plane_connection.hpp"
+#include "plane_types.hpp"
+#include "replies.hpp"
+
+namespace mpaxos {
+
+// Requests on their way into batches, numbered from 1.
+class RequestQueue {
+ public:
+  RequestQueue(std::uint16_t origin, std::uint64_t incarnation, std::size_t max_batch);
+  // `entry` is one validated entry in wire form.
+  void append(std::string_view entry);
+  void append(const EntryHeader& header, std::string_view payload);
+  // The next batch; null when nothing waits.
+  BatchPtr next();
+  std::size_t bytes() const;
+
+ private:
+  void make_room(std::size_t size);
+  void seal();
+  const std::uint16_t origin_;
+  const std::uint64_t incarnation_;
+  const std::size_t max_batch_;
+  BatchBuilder open_;
+  std::deque<BatchPtr> sealed_;
+  std::size_t sealed_bytes_ = 0;
+  std::uint64_t number_ = 0;
+};
+
+struct TimeLimits {
+  std::int64_t handshake;  // ns
+  std::int64_t frame;      // ns
+};
+
+class Hub {
+ public:
+  Hub(asio::io_context& io, PlaneOptions options);
+
+  const PlaneOptions& options() const { return options_; }
+  const TimeLimits& limits() const { return limits_; }
+  asio::io_context& io() { return io_; }
+  Counters& counters() { return counters_; }
+  std::size_t max_request_frame() const;
+  std::string cluster_name;
+  std::string machine;
+
+  // Turns
+  void begin_turn(bool quorum) { quorum_ = quorum; }
+  // Makes batches of what waits, at most `room` of commands, and reads on if there is space again.
+  // Returns how much room is left.
+  std::int64_t hand_out(std::int64_t room);
+  bool has_events() const { return !events_.empty(); }
+  std::vector<Event> take_events();
+  void push(Event event) { events_.push_back(std::move(event)); }
+  void notice(Port port, const std::string& address, const std::string& reason);
+  void flush();
+  bool quorum() const { return quorum_; }
+
+  // Connections
+  std::uint64_t next_id() { return ++last_id_; }
+  void add(const std::shared_ptr<Connection>& connection);
+  void remove(const Connection& connection);
+  void count_closed(Connection& connection, Reason reason, const std::string& text);
+  std::size_t open_connections(Port port) const;
+  void dirty(std::shared_ptr<Connection> connection) { dirty_.push_back(std::move(connection)); }
+  void park(std::shared_ptr<Connection> connection);
+  bool full() const { return quorum_ && commands_.bytes() > options_.max_pending; }
+  // Called every `period` ns, or as soon after as the plane is polled.
+  void sweep(std::int64_t period);
+  void close_all();
+  std::shared_ptr<Connection> find(std::uint64_t id) const;
+  std::vector<asio::const_buffer>& scratch() { return scratch_; }
+  // A turn takes in a bounded number of bytes, then the protocol has its say.
+  void begin_pass() { pass_bytes_ = 0; }
+  void count_read(std::size_t size);
+  void count_write(std::size_t size);
+  void count_frame() { ++counters_.frames_in; }
+
+  // Sessions
+  using SessionPtr = std::shared_ptr<SessionConnection>;
+  // From now on `connection` gets the session's replies; an older one is told so.
+  void attach(std::uint64_t session, SessionPtr connection);
+  void detach(std::uint64_t session, const SessionConnection* connection);
+  // Asks the log for a new session; the answer goes to connection->opened(). Returns the token.
+  std::uint64_t open_session(SessionPtr connection, std::uint32_t window);
+  void forget_token(std::uint64_t token) { openings_.erase(token); }
+  void command(std::string_view entry);
+  void command(const EntryHeader& header, std::string_view payload);
+  void query(std::string_view entry);
+  void deliver(const ReplySet& replies);
+
+ private:
+  asio::io_context& io_;
+  const PlaneOptions options_;
+  const TimeLimits limits_;
+  Counters counters_;
+  bool quorum_ = true;
+  std::uint64_t last_id_ = 0;
+  std::int64_t last_sweep_ = monotonic_now();
+  std::size_t pass_bytes_ = 0;
+  std::size_t notices_ = 0;
+  std::vector<Event> events_;
+  std::vector<asio::const_buffer> scratch_;
+  std::vector<std::shared_ptr<Connection>> dirty_;
+  std::vector<std::shared_ptr<Connection>> parked_;
+  std::unordered_map<std::uint64_t, std::shared_ptr<Connection>> connections_;
+  std::array<std::size_t, 3> open_by_port_{};
+  std::unordered_map<std::uint64_t, SessionPtr> sessions_;
+  std::unordered_map<std::uint64_t, SessionPtr> openings_;  // by token
+  RequestQueue commands_;
+  RequestQueue queries_;
+};
+
+}  // namespace mpaxos

@@ -1,0 +1,143 @@
+"""Messages survive the wire; what does not fit is refused with a WireError."""
+
+from __future__ import annotations
+
+import contextlib
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mpaxos import _native
+from mpaxos.core.messages import (
+    VALUE_CARRIERS,
+    Accept,
+    Accepted,
+    AnyMessage,
+    CatchupReply,
+    CatchupRequest,
+    Forward,
+    Heartbeat,
+    HeartbeatReply,
+    Prepare,
+    PreVote,
+    PreVoteReply,
+    Promise,
+    ReadIndexReply,
+    ReadIndexRequest,
+    Reject,
+    TakeOver,
+)
+from mpaxos.core.types import Ballot, Mark, Value
+from mpaxos.errors import WireError
+from mpaxos.net.codec import decode, encode
+
+BALLOT = Ballot(3, 1)
+MARK = Mark(64, 2**64 - 1)
+
+
+def value(number: int, time: int = 5) -> Value:
+    return Value(_native.Batch.noop(1, 9, number), time)
+
+
+def messages() -> list[AnyMessage]:
+    """Made anew for each test: batches kept until the interpreter ends count as leaks."""
+    return [
+        Prepare(BALLOT, 1),
+        Promise(BALLOT, 1, 2, 3, [(4, BALLOT), (5, Ballot(2, 0))], [value(1), value(2)]),
+        Promise(BALLOT, 1, 2, 3, []),
+        Accept(BALLOT, 7, 6, [value(3)]),
+        Accepted(BALLOT, [7, 8], 5),
+        Reject(BALLOT),
+        PreVote(BALLOT, 1),
+        PreVoteReply(BALLOT, True, BALLOT, 2**40),
+        Heartbeat(BALLOT, 1, 2, 3, MARK),
+        HeartbeatReply(BALLOT, 1, 2, 3, MARK),
+        Forward([value(4, 0)]),
+        Forward([value(4, 0), value(5, 0)]),
+        CatchupRequest(1, 2),
+        CatchupReply(1, 0, 9, [BALLOT], [value(6)]),
+        CatchupReply(1, 1, 9, []),
+        ReadIndexRequest(1),
+        ReadIndexReply(1, 2),
+        TakeOver(BALLOT),
+    ]
+
+
+NAMES = [type(message).__name__ for message in messages()]
+each = pytest.mark.parametrize("which", range(len(NAMES)), ids=NAMES)
+
+
+@each
+def test_round_trip(which: int) -> None:
+    message = messages()[which]
+    before = msgspec.structs.astuple(message)
+    control, values = encode(message)
+    assert decode(control, values) == message
+    assert msgspec.structs.astuple(message) == before
+
+
+def test_every_message_is_tried() -> None:
+    assert {type(m) for m in messages()} == set(AnyMessage.__args__)
+
+
+@each
+def test_wrong_number_of_values(which: int) -> None:
+    message = messages()[which]
+    control, values = encode(message)
+    wrong = [[*values, (1, value(9).batch)], values[:-1]]
+    if isinstance(message, Forward):
+        wrong = [[]]
+    for attachments in wrong:
+        if len(attachments) == len(values):
+            continue
+        with pytest.raises(WireError, match="values"):
+            decode(control, attachments)
+
+
+def test_values_inside_the_control_part() -> None:
+    carriers = [m for m in messages() if isinstance(m, VALUE_CARRIERS) and m.values]
+    for message in carriers:
+        control, values = encode(message)
+        fields = msgspec.msgpack.decode(control)
+        for smuggled in ([[None, 1]], [[1, 2]], [1]):
+            with pytest.raises(WireError):
+                decode(msgspec.msgpack.encode([*fields[:-1], smuggled]), values)
+
+
+@pytest.mark.parametrize(
+    "control",
+    [
+        b"",
+        b"\xc1",
+        msgspec.msgpack.encode([]),
+        msgspec.msgpack.encode(["nonsense", 1]),
+        msgspec.msgpack.encode(["prepare", [1, 2]]),
+        msgspec.msgpack.encode(["prepare", [1, "x"], 1]),
+        msgspec.msgpack.encode({"type": "prepare"}),
+        msgspec.msgpack.encode(["prepare", [1, 2], 1])[:-1],
+        msgspec.msgpack.encode(["prepare", [1, 2], 1]) + b"\x00",
+        b"\x91" * 100_000,
+    ],
+)
+def test_malformed_control_parts(control: bytes) -> None:
+    with pytest.raises(WireError):
+        decode(control, [])
+
+
+@given(st.binary(max_size=64))
+def test_random_bytes(control: bytes) -> None:
+    with contextlib.suppress(WireError):
+        decode(control, [])
+
+
+@given(st.integers(0, len(NAMES) - 1), st.data())
+def test_changed_bytes(which: int, data: st.DataObject) -> None:
+    message = messages()[which]
+    control, values = encode(message)
+    at = data.draw(st.integers(0, len(control) - 1))
+    changed = bytearray(control)
+    changed[at] = data.draw(st.integers(0, 255))
+    with contextlib.suppress(WireError):
+        decode(bytes(changed), values)
