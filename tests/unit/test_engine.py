@@ -101,7 +101,14 @@ class Traffic:
         )
         if rng.random() < 0.05:
             made = rng.choice(
-                [b"", b"?", made[: len(made) // 2], made + b"!", b"g\xff\xff\xff\xff"]
+                [
+                    b"",
+                    b"?",
+                    made[: len(made) // 2],
+                    made + b"!",
+                    b"g\xff\xff\xff\xff",
+                    kv.put_request(bytes(65537), b""),
+                ]
             )
         return made
 

@@ -18,6 +18,9 @@ from collections.abc import Iterator
 from mpaxos.errors import InvariantViolated, MpaxosError, StorageError, invariant
 from mpaxos.machine.engine import Change, Engine
 
+MAX_KEY = 64 << 10
+"""Bytes of one key, encoded."""
+
 ITEM_OVERHEAD = 64
 """Bytes that each item counts beside its key and value."""
 
@@ -143,6 +146,9 @@ class Table:
             raise
 
     def put(self, key: bytes, value: bytes) -> None:
+        """Set an item. Raises ValueError when the key is too long for the engine's map."""
+        if len(key) > MAX_KEY:
+            raise ValueError(f"a key takes at most {MAX_KEY} bytes, not {len(key)}")
         old = self._writable(key)
         size = len(value)
         # No call from here on: a RecursionError in between would leave the layer half changed.

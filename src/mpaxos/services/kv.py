@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 from mpaxos.errors import WireError
 from mpaxos.machine import BadRequest, Context, Dict, StateMachine
+from mpaxos.machine.overlay import MAX_KEY
 
 if TYPE_CHECKING:
     from mpaxos.client.options import Addresses, Options
@@ -45,6 +46,12 @@ class _Fields:
 
     def text(self) -> bytes:
         return self._take(self.number())
+
+    def key(self) -> bytes:
+        key = self.text()
+        if len(key) > MAX_KEY:
+            raise BadRequest(f"the key is longer than {MAX_KEY} bytes")
+        return key
 
     def rest(self) -> bytes:
         return self._take(len(self._request) - self._at)
@@ -83,34 +90,34 @@ class KeyValue(StateMachine):
         return self.execute(request, context)
 
     def _jpaxos_get(self, fields: _Fields) -> bytes:
-        key = fields.text()
+        key = fields.key()
         fields.end()
         return self.data.get(key, b"")
 
     def _jpaxos_put(self, fields: _Fields) -> bytes:
-        key, value = fields.text(), fields.rest()
+        key, value = fields.key(), fields.rest()
         previous = self.data.get(key, b"")
         self.data[key] = value
         return previous
 
     def _get(self, fields: _Fields) -> bytes:
-        key = fields.text()
+        key = fields.key()
         fields.end()
         value = self.data.get(key)
         return b"\0" if value is None else b"\1" + value
 
     def _put(self, fields: _Fields) -> bytes:
-        key = fields.text()
+        key = fields.key()
         self.data[key] = fields.rest()
         return b""
 
     def _delete(self, fields: _Fields) -> bytes:
-        key = fields.text()
+        key = fields.key()
         fields.end()
         return b"\0" if self.data.pop(key, None) is None else b"\1"
 
     def _compare_and_set(self, fields: _Fields) -> bytes:
-        key = fields.text()
+        key = fields.key()
         expected = fields.text() if fields.flag() else None
         new = fields.rest() if fields.flag() else None
         fields.end()
