@@ -12,7 +12,7 @@ namespace {
 
 constexpr std::int64_t kMillisecond = 1'000'000;
 constexpr std::int64_t kFirstBackoff = 20 * kMillisecond;
-constexpr std::int64_t kLastBackoff = 500 * kMillisecond;
+constexpr std::int64_t kLastBackoff = 100 * kMillisecond;  // a restarted replica waits for it
 constexpr std::int64_t kConnectTime = 3'000 * kMillisecond;
 
 // On loopback, dialling a free port of the ephemeral range can meet itself.
