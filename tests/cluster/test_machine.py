@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 
 import pytest
@@ -91,4 +92,27 @@ def test_killed_within_a_slow_method_it_is_run_once(troubled: LocalCluster) -> N
         troubled.start()
         assert future.result(timeout=60) == 1
         assert machine.invoke(Trouble.get, "slow") == 1
+    assert len(set(troubled.digests()[1].values())) == 1
+
+
+def test_asked_to_stop_within_a_slow_method_it_leaves_and_runs_it_once(
+    troubled: LocalCluster,
+) -> None:
+    with mpaxos.connect_blocking(troubled.addresses, Trouble, deadline=120) as machine:
+        future = machine.submit(Trouble.slow, 20.0)
+
+        def running() -> bool | None:
+            found = [troubled.status(n) for n in troubled.numbers]
+            return True if all(s is not None and s["running"] is not None for s in found) else None
+
+        troubled.wait(running, "the method to run everywhere")
+        number = troubled.leader()
+        process = troubled.process(number)
+        troubled.kill(number, sign=signal.SIGTERM)
+        assert process.wait(timeout=60) == 0
+        assert "a command still runs" in troubled.log(number)
+        troubled.start([number])
+        assert future.result(timeout=120) == 1
+        with mpaxos.connect_blocking(troubled.client_address(number), Trouble) as direct:
+            assert direct.invoke(Trouble.get, "slow") == 1
     assert len(set(troubled.digests()[1].values())) == 1

@@ -86,7 +86,8 @@ class Applier(Protocol):
     def call(self, function: Callable[[], None]) -> None:
         """Run `function` between two slots, on the thread that applies."""
 
-    def stop(self) -> None: ...
+    def stop(self, patience: float) -> bool:
+        """Apply no more. False when a command still runs after `patience` seconds."""
 
 
 class _ReadGate:
@@ -133,8 +134,8 @@ class InlineApplier:
     def call(self, function: Callable[[], None]) -> None:
         function()
 
-    def stop(self) -> None:
-        """Nothing runs."""
+    def stop(self, patience: float) -> bool:
+        return True
 
 
 class ThreadedApplier:
@@ -175,7 +176,7 @@ class ThreadedApplier:
     def call(self, function: Callable[[], None]) -> None:
         self._work.put(function)
 
-    def stop(self) -> None:
+    def stop(self, patience: float) -> bool:
         """Let the slot that runs finish, drop the others: they are in the log."""
         while True:
             try:
@@ -183,7 +184,8 @@ class ThreadedApplier:
             except queue.Empty:
                 break
         self._work.put(None)
-        self._thread.join()
+        self._thread.join(patience)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         try:

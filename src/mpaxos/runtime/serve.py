@@ -27,6 +27,9 @@ from mpaxos.storage.pmem import PmemStore
 
 log = logging.getLogger("mpaxos")
 
+PATIENCE = 5.0
+"""Seconds that a command may go on after the replica was asked to stop."""
+
 
 def serve(config: ClusterConfig, number: int) -> int:
     """Run replica `number` of the cluster until SIGTERM or SIGINT; returns the exit status, 0.
@@ -117,9 +120,15 @@ class Process:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._applier.stop()
         self._plane.close()
-        self._store.close()
+        if self._applier.stop(PATIENCE):
+            self._store.close()
+            return
+        # A command still runs, and the pool cannot be closed under it. Ending here is a crash as
+        # far as the command is concerned: it is applied again, as a whole, after the next start.
+        log.warning("a command still runs after %s s: leaving without it", PATIENCE)
+        logging.shutdown()
+        os._exit(0 if exc[0] is None else 1)
 
     def _log_changes(self) -> None:
         replica = self._replica
@@ -179,7 +188,7 @@ def _make_machine(
 
 
 def _log_notice(notice: Notice) -> None:
-    log.warning("closed a connection on the %s port from %s: %s", *notice)
+    log.warning("%s port, %s: %s", *notice)
 
 
 def _start_logging(number: int) -> None:
