@@ -81,7 +81,9 @@ class ReadQueue:
             del self._waiting[0]
 
     def __len__(self) -> int:
-        return len(self._waiting) + sum(len(batches) for batches in self._asked.values())
+        if not self._asked:
+            return len(self._waiting)
+        return len(self._waiting) + sum(map(len, self._asked.values()))
 
     def leader_changed(self) -> None:
         """Questions to the old leader will not be answered: ask anew."""

@@ -11,6 +11,7 @@ from mpaxos.core.sessions import (
     COMMAND,
     EXPIRED,
     FAILED,
+    NOSPACE,
     OK,
     OPEN,
     OPENED,
@@ -112,22 +113,36 @@ class Client:
         if request.payload == RAISE:
             invariant(status == FAILED, f"a command that raises was answered {status}")
             return
+        if status == NOSPACE and request.kind == COMMAND:
+            history.refused.append(request.name)
+            return
         invariant(status == OK, f"{request} was answered {status} {payload!r}")
         if request.kind == QUERY:
             history.read_answered(request.floor, *parse(payload))
         else:
             total, runs = parse(payload)
             history.add_answered(request.name, request.floor, total, runs)
+            if self._world.rng.random() < 0.3:
+                # The moment at which a stale read would show.
+                self._world.rng.choice(self._world.clients).read()
+
+    def read(self) -> None:
+        """Read the total now."""
+        if self._session and self.asking and len(self._open) < 2 * self._window:
+            self._next_query += 1
+            floor = self._world.history.invoked_read()
+            request = Request(QUERY, self._next_query, READ, 0, floor)
+            self._open[request.sequence] = request
+            self._send(request)
 
     def _ask(self) -> None:
         world = self._world
         what = world.rng.random()
         # The replicas keep replies for a window of sequences, from the lowest unanswered one on.
         if what < 0.3 or self._next >= self._lowest() + self._window:
-            self._next_query += 1
-            floor = world.history.invoked_read()
-            request = Request(QUERY, self._next_query, READ, 0, floor)
-        elif what < 0.35:
+            self.read()
+            return
+        if what < 0.35:
             request = Request(COMMAND, self._sequence(), RAISE, 0, 0)
         else:
             name = world.rng.getrandbits(62)

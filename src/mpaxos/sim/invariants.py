@@ -8,10 +8,21 @@ from mpaxos.core.invariant import InvariantViolated, invariant
 from mpaxos.core.messages import Accept, Accepted, Envelope, Promise
 from mpaxos.core.output import Decided
 from mpaxos.core.replica import Replica
-from mpaxos.core.types import Ballot, Mark, Record, ReplicaId, Slot, Value, majority
+from mpaxos.core.types import (
+    ZERO_BALLOT,
+    Ballot,
+    Mark,
+    Record,
+    Recovered,
+    ReplicaId,
+    Slot,
+    Value,
+    majority,
+)
 
 if TYPE_CHECKING:
     from mpaxos.sim.node import Node
+    from mpaxos.sim.store import SimStore
 
 
 def fail(text: str) -> NoReturn:
@@ -31,9 +42,18 @@ class Checker:
         self._spins: dict[ReplicaId, int] = {}
         self._emitted: dict[tuple[ReplicaId, int], Slot] = {}
         self._positions: dict[tuple[ReplicaId, int], tuple[Slot, Slot]] = {}
+        self._told: dict[ReplicaId, Ballot] = {}
 
-    def recorded(self, record: Record) -> None:
-        """One ballot has one value per slot, in whatever store."""
+    def restarted(self, node: Node, recovered: Recovered) -> None:
+        """What a replica told of its promises before a crash, it knows after it."""
+        told = self._told.get(node.id, ZERO_BALLOT)
+        if recovered.promised < told:
+            fail(f"node {node.id} promised {told} and recovered {recovered.promised}")
+
+    def recorded(self, store: SimStore, record: Record) -> None:
+        """One ballot has one value per slot, in whatever store; it was promised before."""
+        if record.ballot > store.promised:
+            fail(f"{record} is accepted above the promise {store.promised}")
         key = (record.slot, record.ballot)
         known = self._proposed.setdefault(key, record.value)
         if not known.same_as(record.value):
@@ -47,6 +67,7 @@ class Checker:
             if isinstance(message, Promise):
                 if store.promised < message.ballot:
                     fail(f"{message} sent before its write")
+                self._told[node.id] = max(message.ballot, self._told.get(node.id, ZERO_BALLOT))
             elif isinstance(message, Accepted):
                 if store.promised < message.ballot:
                     fail(f"{message} sent before its promise")
@@ -100,31 +121,37 @@ class Checker:
         replica = node.replica
         key = (node.id, node.life)
         before = self._positions.get(key, (0, 0))
-        now = (replica.decided_upto, node.engine.mark[0])
-        invariant(now >= before and now[1] >= before[1], f"positions went back: {before} {now}")
-        invariant(now[1] <= now[0], f"applied {now[1]} beyond decided {now[0]}")
+        decided, applied = now = (replica.decided_upto, node.engine.mark[0])
+        if decided < before[0] or applied < before[1]:
+            fail(f"positions went back: {before} {now}")
+        if not replica.truncated_upto <= applied <= decided:
+            fail(f"truncated {replica.truncated_upto}, applied {applied}, decided {decided}")
+        if replica.ballot != node.store.promised:
+            fail(f"promised {replica.ballot} and stored {node.store.promised}")
         self._positions[key] = now
-        invariant(replica.truncated_upto <= now[1], "truncated beyond the applied slot")
         self._queues_are_bounded(replica)
         self._does_not_spin(node)
 
     def _does_not_spin(self, node: Node) -> None:
         """A turn that asked for nothing must not ask for the next one at once, again and again."""
         output = node.loop.output
-        idle = not (output.writes or output.messages or output.decided or output.reads)
-        spins = self._spins.get(node.id, 0) + 1 if idle and output.wake_at <= node.clock() else 0
-        self._spins[node.id] = spins
-        invariant(spins < 100, f"the protocol of node {node.id} wakes without anything to do")
+        busy = output.messages or output.writes or output.decided or output.reads
+        if busy or output.wake_at > node.clock():
+            self._spins[node.id] = 0
+            return
+        self._spins[node.id] = spins = self._spins.get(node.id, 0) + 1
+        if spins >= 100:
+            fail(f"the protocol of node {node.id} wakes without anything to do")
 
     def _queues_are_bounded(self, replica: Replica) -> None:
-        settings = replica.settings
+        local = replica.settings.local_batches
         lengths = replica.queue_lengths
-        invariant(lengths["outbox"] <= settings.local_batches, f"outbox {lengths['outbox']}")
-        invariant(
-            lengths["proposals"] <= 4096 + 2 * settings.local_batches * self._replicas,
-            f"proposals {lengths['proposals']}",
-        )
-        invariant(lengths["reads"] <= 4096, f"reads {lengths['reads']}")
+        if (
+            lengths["outbox"] > local
+            or lengths["proposals"] > 4096 + 2 * local * self._replicas
+            or lengths["reads"] > 4096
+        ):
+            fail(f"queues beyond their bounds: {lengths}")
 
 
 class History:
@@ -139,6 +166,8 @@ class History:
         self.begun = 0
         self.acknowledged: dict[int, int] = {}
         """Name of an addition to its total."""
+        self.refused: list[int] = []
+        """Names of additions that were answered "no space": they must never be run."""
         self._newest = 0
         self._totals: dict[int, int] = {}
 

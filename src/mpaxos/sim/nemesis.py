@@ -27,12 +27,17 @@ class Nemesis:
             self.crash_all,
             self.partition,
             self.partition,
+            self.swizzle,
+            self.lag,
+            self.lag,
             self.heal,
             self.heal,
             self.freeze,
             self.weather,
             self.resign,
-        ]
+            self.slow_storage,
+            self.full_storage,
+        ] + [self.rot] * world.plan.rot
 
     def strike(self) -> None:
         """One fault now, the next one later."""
@@ -44,18 +49,20 @@ class Nemesis:
         self.strikes[name] = self.strikes.get(name, 0) + 1
         self._world.trace(f"fault {name}")
         fault()
-        self._world.after(rng.randrange(5, 250) * MILLISECOND, self.strike)
+        self._world.after(rng.randrange(5, self._world.plan.pace) * MILLISECOND, self.strike)
 
     def stop(self) -> None:
         """Heal everything: from here on the cluster has to come back by itself."""
         self.active = False
-        self.heal()
         network = self._world.network
+        network.mend()
         network.loss = network.duplication = 0.0
         network.longest_delay = MILLISECOND
         for node in self._world.nodes:
             node.frozen_until = 0
             node.store.crash_after = None
+            node.store.full = False
+            node.store.delay = 0
             if node.alive:
                 node.plane.crash_on_send = False
                 node.machine.crash_in = None
@@ -88,8 +95,9 @@ class Nemesis:
 
     def partition(self) -> None:
         rng, n = self._world.rng, self._world.plan.replicas
-        cuts = self._world.network.cuts
-        cuts.clear()
+        network = self._world.network
+        network.mend()
+        cuts = network.cuts
         kind = rng.choice(["isolate", "split", "one way", "chain"])
         replicas = list(range(n))
         rng.shuffle(replicas)
@@ -104,14 +112,50 @@ class Nemesis:
             replicas.insert(0, victim.id)
         size = 1 if kind != "split" else rng.randrange(1, n)
         inside = replicas[:size]
+        # Often only the others notice, and elect, while a leader inside believes to lead still.
+        noticed = rng.random() < 0.5
         for a in inside:
             for b in replicas[size:]:
                 cuts.add((a, b))
                 if kind != "one way":
                     cuts.add((b, a))
+                if noticed:
+                    network.break_connection(b, a)
+
+    def lag(self) -> None:
+        """Messages of one replica, or to one, come late, so that others overtake them."""
+        rng, n = self._world.rng, self._world.plan.replicas
+        victim = self._victim()
+        if victim is None:
+            return
+        extra = rng.choice([2, 10, 100]) * MILLISECOND
+        lags = self._world.network.lags
+        for other in range(n):
+            if other != victim.id and rng.random() < 0.6:
+                pair = (victim.id, other) if rng.random() < 0.5 else (other, victim.id)
+                lags[pair] = extra
+
+    def swizzle(self) -> None:
+        """Cut off some replicas one after another, let them back in another order."""
+        world, rng = self._world, self._world.rng
+        self.heal()
+        victims = rng.sample(range(world.plan.replicas), rng.randrange(1, world.plan.replicas + 1))
+        for victim in victims:
+            world.after(rng.randrange(100) * MILLISECOND, self._cut_off, victim)
+            world.after(rng.randrange(100, 300) * MILLISECOND, self._let_in, victim)
+
+    def _cut_off(self, victim: int) -> None:
+        if self.active:
+            others = [n for n in range(self._world.plan.replicas) if n != victim]
+            self._world.network.cuts.update((victim, n) for n in others)
+            self._world.network.cuts.update((n, victim) for n in others)
+
+    def _let_in(self, victim: int) -> None:
+        cuts = self._world.network.cuts
+        cuts.difference_update([pair for pair in cuts if victim in pair])
 
     def heal(self) -> None:
-        self._world.network.cuts.clear()
+        self._world.network.mend()
 
     def freeze(self) -> None:
         if (node := self._victim()) is not None:
@@ -120,13 +164,38 @@ class Nemesis:
 
     def weather(self) -> None:
         rng, network = self._world.rng, self._world.network
-        network.loss = rng.choice([0.0, 0.0, 0.02, 0.1, 0.3])
-        network.duplication = rng.choice([0.0, 0.05, 0.3])
+        network.loss = rng.choice([0.0, 0.0, 0.3 * rng.random()])
+        network.duplication = rng.choice([0.0, 0.3 * rng.random()])
         network.longest_delay = rng.choice([1, 1, 10, 100]) * MILLISECOND
 
     def resign(self) -> None:
         if (node := self._victim()) is not None:
             node.resign()
+
+    def slow_storage(self) -> None:
+        if (node := self._victim()) is not None:
+            rng = self._world.rng
+            node.store.delay = rng.randrange(1, 50) * MILLISECOND
+            self._world.after(rng.randrange(50, 500) * MILLISECOND, self._storage_recovers, node)
+
+    def full_storage(self) -> None:
+        if (node := self._victim()) is not None:
+            node.store.full = True
+            self._world.after(
+                self._world.rng.randrange(20, 300) * MILLISECOND, self._storage_recovers, node
+            )
+
+    def _storage_recovers(self, node: Node) -> None:
+        node.store.delay = 0
+        node.store.full = False
+
+    def rot(self) -> None:
+        """Flip a bit in what a replica has stored; a majority is spared."""
+        world = self._world
+        damaged = [node for node in world.nodes if node.store.damaged]
+        node = world.rng.choice(world.nodes)
+        if node in damaged or len(damaged) < (world.plan.replicas - 1) // 2:
+            world.trace(f"node {node.id}: {node.store.flip_bit(world.rng)} flipped")
 
     def _victim(self) -> Node | None:
         rng = self._world.rng

@@ -24,22 +24,28 @@ class Network:
         self.longest_delay = 1_000_000
         self.cuts: set[tuple[ReplicaId, ReplicaId]] = set()
         """Pairs (from, to) that cannot talk."""
+        self.lags: dict[tuple[ReplicaId, ReplicaId], int] = {}
+        """Nanoseconds that messages of some pairs (from, to) take beside the usual delay."""
+        self._broken: list[tuple[ReplicaId, ReplicaId]] = []
 
-    def send(self, sender: ReplicaId, envelope: Envelope) -> None:
+    def send(self, sender: ReplicaId, envelope: Envelope, late: int) -> None:
+        """Carry a message of a replica that leaves it `late` nanoseconds from now."""
         world = self._world
-        if (sender, envelope.to) in self.cuts or world.rng.random() < self.loss:
+        if (sender, envelope.to) in self.cuts or (self.loss and world.rng.random() < self.loss):
             return
-        copies = 2 if world.rng.random() < self.duplication else 1
-        for _ in range(copies):
-            world.after(self._delay(), self._arrive, sender, envelope)
+        if self.lags:
+            late += self.lags.get((sender, envelope.to), 0)
+        if self.duplication and world.rng.random() < self.duplication:
+            world.after(late + self._delay(), self._arrive, sender, envelope)
+        world.after(late + self._delay(), self._arrive, sender, envelope)
 
     def request(self, client: Client, target: ReplicaId, entry: Entry) -> None:
         if self._world.rng.random() >= self.loss:
             self._world.after(self._delay(), self._asked, client, target, entry)
 
-    def reply(self, sender: ReplicaId, client: Client, reply: tuple[int, int, int, bytes]) -> None:
+    def reply(self, client: Client, reply: tuple[int, int, int, bytes], late: int) -> None:
         if self._world.rng.random() >= self.loss:
-            self._world.after(self._delay(), client.receive, reply)
+            self._world.after(late + self._delay(), client.receive, reply)
 
     def connect(self, node: ReplicaId) -> None:
         """A replica started: it and the living ones notice each other."""
@@ -57,8 +63,26 @@ class Network:
                 other.plane.arrive(PeerDown(node))
                 self._world.wake(other)
 
+    def break_connection(self, observer: ReplicaId, peer: ReplicaId) -> None:
+        """`observer` sees its connection to `peer` break; `peer` notices nothing."""
+        if self._world.nodes[observer].alive:
+            self._broken.append((observer, peer))
+            self._world.nodes[observer].plane.arrive(PeerDown(peer))
+            self._world.wake(self._world.nodes[observer])
+
+    def mend(self) -> None:
+        """Nothing is cut or slow any more, and what was broken connects again."""
+        self.cuts.clear()
+        self.lags.clear()
+        broken, self._broken = self._broken, []
+        for observer, peer in broken:
+            node = self._world.nodes[observer]
+            if node.alive and self._world.nodes[peer].alive:
+                node.plane.arrive(PeerUp(peer))
+                self._world.wake(node)
+
     def _delay(self) -> int:
-        return 20_000 + self._world.rng.randrange(self.longest_delay)
+        return 20_000 + int(self._world.rng.random() * self.longest_delay)
 
     def _arrive(self, sender: ReplicaId, envelope: Envelope) -> None:
         node = self._world.nodes[envelope.to]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mpaxos.core.messages import Envelope
@@ -75,7 +76,7 @@ class SimPlane:
             raise Crash("after its writes and before its messages")
         self._world.checker.sending(self._node, messages)
         for envelope in messages:
-            self._world.network.send(self._node.id, envelope)
+            self._world.network.send(self._node.id, envelope, self._node.store.busy)
 
     def deliver(self, replies: Any) -> None:
         for session, sequence, status, payload in replies.entries():
@@ -84,7 +85,8 @@ class SimPlane:
                 continue
             if status == OPENED:
                 self._sessions[int.from_bytes(payload, "little")] = client
-            self._world.network.reply(self._node.id, client, (session, sequence, status, payload))
+            reply = (session, sequence, status, payload)
+            self._world.network.reply(client, reply, self._node.store.busy)
 
     def answer(self, token: int, data: bytes) -> None:
         """Nobody asks."""
@@ -173,30 +175,35 @@ class WatchedApplier:
 class Node:
     """A replica across its lives: the store and the machine's state stay, all else is lost."""
 
-    def __init__(self, world: World, id: ReplicaId, log_size: int) -> None:
+    def __init__(self, world: World, id: ReplicaId) -> None:
         self.id = id
         self.life = 0
         self.alive = False
+        self.lost = False
+        """Its store is damaged: it never comes back."""
         self.frozen_until = 0
         self.recovered_slot: Slot = 0
-        self.engine = MemoryEngine(SimReplies, max_sessions=6, max_reply_slots=48)
-        self.store = SimStore(log_size, self._applied)
-        self.store.on_record = world.checker.recorded
+        plan = world.plan
+        self.engine = MemoryEngine(
+            SimReplies, max_sessions=plan.max_sessions, max_reply_slots=8 * plan.max_sessions
+        )
+        self.store = SimStore(plan.log_size, self._applied)
+        self.store.on_record = partial(world.checker.recorded, self.store)
         self._world = world
         self._rate = 16
         self._offset = 0
 
     def start(self) -> None:
-        """Begin a life with what the store and the machine kept."""
+        """Begin a life with what the store and the machine kept. Raises StorageCorrupt."""
         world, rng = self._world, self._world.rng
         self.life += 1
-        self.alive = True
         self.frozen_until = 0
         self._rate = rng.choice(world.plan.clock_rates)
         self._offset = rng.randrange(1 << 40)
         self.store.crash_after = None
         incarnation = rng.getrandbits(62)
         recovered = self.store.recovered()
+        world.checker.restarted(self, recovered)
         self.recovered_slot = recovered.applied.slot
         self.replica = world.make_replica(
             self.settings(),
@@ -207,7 +214,8 @@ class Node:
             epoch=0,
             seed=rng.getrandbits(32),
         )
-        host = MachineHost(self.engine, Ledger, 1 << 30, make_replies=SimReplies)
+        limit = world.plan.state_limit
+        host = MachineHost(self.engine, Ledger, limit, make_replies=SimReplies)
         self.machine = SimMachine(world, self, host)
         self.plane = SimPlane(world, self, incarnation)
         slow = rng.random() < world.plan.slow_share
@@ -220,6 +228,7 @@ class Node:
             on_admin=lambda request: None,
             on_notice=lambda notice: None,
         )
+        self.alive = True
 
     def settings(self) -> Settings:
         plan = self._world.plan
@@ -237,8 +246,11 @@ class Node:
         return self._offset + self._world.now * self._rate // 16
 
     def turn(self) -> None:
-        """One pass of the loop; a Crash inside ends the life."""
+        """One pass of the loop; a Crash inside ends the life, a StorageError as well."""
+        self.store.busy = 0
         self.loop.turn()
+        if self.store.busy:
+            self.frozen_until = max(self.frozen_until, self._world.now + self.store.busy)
         self._world.checker.after_turn(self)
 
     def next_turn(self) -> int:

@@ -1,22 +1,44 @@
-"""A simulated store: a durable image that survives crashes, and the crashes themselves."""
+"""A simulated store: a durable image that survives crashes, and everything that storage does wrong:
+it dies between two writes, is slow, is full, and flips bits."""
 
 from __future__ import annotations
 
+import random
+import struct
+import zlib
 from collections.abc import Callable
 
 from mpaxos.core.invariant import invariant
 from mpaxos.core.output import Truncate, Write, WritePromise, WriteRecord
 from mpaxos.core.types import ZERO_BALLOT, Mark, Record, Recovered, Slot
-from mpaxos.errors import StorageFull
+from mpaxos.errors import StorageCorrupt, StorageFull
+
+_RECORD = struct.Struct("<QQIQQ")
+_PROMISE = struct.Struct("<QI")
+_CRC = struct.Struct("<I")
 
 
 class Crash(Exception):
     """The simulated process dies here."""
 
 
+def sealed(data: bytes) -> bytearray:
+    """`data` with its checksum behind it."""
+    return bytearray(data + _CRC.pack(zlib.crc32(data)))
+
+
+def intact(image: bytearray) -> bool:
+    """True when the checksum fits."""
+    return bool(image[-_CRC.size :] == _CRC.pack(zlib.crc32(image[: -_CRC.size])))
+
+
 class SimStore:
     """Implements mpaxos.storage.store.Store in memory. The object itself is the durable image:
-    whoever recovers uses the same one."""
+    whoever recovers uses the same one.
+
+    Beside every value lies what a storage device would hold of it: bytes with a checksum. Bits are
+    flipped in these bytes, and whoever reads the value verifies them first.
+    """
 
     OVERHEAD = 64
     """Bytes that a record takes beside its batch."""
@@ -28,11 +50,25 @@ class SimStore:
         self.truncated_upto: Slot = 0
         self.crash_after: int | None = None
         """Die after so many more single writes; None: do not."""
+        self.full = False
+        """No room for anything: as if somebody else had filled the device."""
+        self.delay = 0
+        """Nanoseconds that each write takes."""
+        self.busy = 0
+        """Nanoseconds that the writes of this turn took."""
+        self.damaged = False
+        """A bit was flipped."""
         self.on_record: Callable[[Record], None] | None = None
+        self._images: dict[Slot, bytearray] = {}
+        self._promise_image = sealed(_PROMISE.pack(*ZERO_BALLOT))
+        self._used = 0
         self._log_size = log_size
         self._applied = applied
 
     def recovered(self) -> Recovered:
+        self._verify_promise()
+        for slot in self.records:
+            self._verify(slot)
         mark, time = self._applied()
         return Recovered(
             promised=self.promised,
@@ -47,6 +83,9 @@ class SimStore:
         )
 
     def write(self, writes: list[Write]) -> None:
+        if self.full:
+            raise StorageFull("the simulated device is full")
+        self.busy += self.delay
         for write in writes:
             if self.crash_after is not None:
                 if self.crash_after == 0:
@@ -55,35 +94,71 @@ class SimStore:
             self._write_one(write)
 
     def read(self, slot: Slot) -> Record | None:
-        return self.records.get(slot)
+        record = self.records.get(slot)
+        if record is not None:
+            self._verify(slot)
+        return record
 
     @property
     def log_room(self) -> int:
-        return self._log_size - sum(self._size(record) for record in self.records.values())
+        return self._log_size - self._used
 
     def close(self) -> None:
         """Nothing to let go of."""
 
+    def flip_bit(self, rng: random.Random) -> str:
+        """Damage what is stored; returns what was hit."""
+        self.damaged = True
+        slot = rng.choice([0, *self.records])
+        image = self._images[slot] if slot else self._promise_image
+        bit = rng.randrange(8 * len(image))
+        image[bit // 8] ^= 1 << bit % 8
+        return f"bit {bit} of the record of slot {slot}" if slot else f"bit {bit} of the promise"
+
     def _write_one(self, write: Write) -> None:
         if isinstance(write, WritePromise):
             invariant(write.ballot > self.promised, f"promise {write.ballot} is not above")
+            self._verify_promise()
             self.promised = write.ballot
+            self._promise_image = sealed(_PROMISE.pack(*write.ballot))
         elif isinstance(write, WriteRecord):
-            record = write.record
-            held = self.records.get(record.slot)
-            invariant(record.ballot >= self.promised, f"accepted {record} below the promise")
-            invariant(held is None or held.ballot <= record.ballot, f"{record} below {held}")
-            invariant(record.slot > self.truncated_upto, f"{record} was truncated")
-            if self._size(record) > self.log_room:
-                raise StorageFull("the simulated log is full")
-            self.records[record.slot] = record
-            if self.on_record is not None:
-                self.on_record(record)
+            self._append(write.record)
         else:
             invariant(isinstance(write, Truncate), f"unknown write {write!r}")
             invariant(write.upto <= self._applied()[0].slot, f"{write} beyond the applied slot")
+            for slot in [slot for slot in self.records if slot <= write.upto]:
+                self._used -= self._size(self.records.pop(slot))
+                del self._images[slot]
             self.truncated_upto = max(self.truncated_upto, write.upto)
-            self.records = {s: r for s, r in self.records.items() if s > self.truncated_upto}
+
+    def _append(self, record: Record) -> None:
+        held = self.records.get(record.slot)
+        if record.ballot < self.promised or (held is not None and held.ballot > record.ballot):
+            invariant(False, f"accepted {record} below the promise {self.promised} or {held}")
+        invariant(record.slot > self.truncated_upto, f"slot {record.slot} was truncated")
+        size = self._size(record)
+        if size > self.log_room:
+            raise StorageFull("the simulated log is full")
+        if held is not None:
+            self._used -= self._size(held)
+        self._used += size
+        self.records[record.slot] = record
+        self._images[record.slot] = sealed(_packed(record))
+        if self.on_record is not None:
+            self.on_record(record)
 
     def _size(self, record: Record) -> int:
         return record.value.batch.length + self.OVERHEAD
+
+    def _verify(self, slot: Slot) -> None:
+        if not intact(self._images[slot]):
+            raise StorageCorrupt(f"the checksum of the record of slot {slot} does not match")
+
+    def _verify_promise(self) -> None:
+        if not intact(self._promise_image):
+            raise StorageCorrupt("the checksum of the promise does not match")
+
+
+def _packed(record: Record) -> bytes:
+    slot, (round_, leader), value = record
+    return _RECORD.pack(slot, round_, leader, value.time, value.batch.digest)

@@ -19,7 +19,7 @@ import msgspec
 from mpaxos.core.invariant import InvariantViolated, invariant
 from mpaxos.core.replica import Replica
 from mpaxos.core.settings import MILLISECOND, SECOND
-from mpaxos.errors import MpaxosError
+from mpaxos.errors import MpaxosError, StorageCorrupt, StorageError, StorageFull
 from mpaxos.sim.clients import Client
 from mpaxos.sim.invariants import Checker, History
 from mpaxos.sim.nemesis import Nemesis
@@ -38,9 +38,15 @@ class Plan(msgspec.Struct, frozen=True):
     window: int
     max_apply_lag: int
     log_size: int
+    state_limit: int
+    max_sessions: int
+    rot: bool
+    """Bits may be flipped in the stores of a minority."""
     clients: int
     client_window: int
     faults_for: int
+    pace: int
+    """Milliseconds between two faults, at most; also for how long a crashed replica is away."""
     slow_share: float
     clock_rates: list[int]
     """Sixteenths of the world's clock."""
@@ -62,14 +68,22 @@ class Report(msgspec.Struct):
 
 def draw_plan(rng: random.Random, replicas: int) -> Plan:
     """The make of a run."""
+    rot = replicas > 1 and rng.random() < 0.2
+    # Many short runs and a few long ones find more than equal ones do.
+    longest = rng.choice([300, 600, 600, 1000, 2500])
     return Plan(
         replicas=replicas,
         window=rng.choice([1, 2, 4, 16]),
         max_apply_lag=rng.choice([4, 32, 512]),
-        log_size=rng.choice([8 << 10, 32 << 10, 256 << 10]),
+        # With a replica lost for ever, another one must never be too far behind.
+        log_size=1 << 20 if rot else rng.choice([8 << 10, 32 << 10, 256 << 10]),
+        state_limit=rng.choice([1 << 30, 1 << 30, 4096]),
+        max_sessions=rng.choice([3, 6, 6]),
+        rot=rot,
         clients=rng.randrange(1, 6),
         client_window=rng.choice([1, 2, 8]),
-        faults_for=rng.randrange(300, 2200) * MILLISECOND,
+        faults_for=rng.randrange(100, longest) * MILLISECOND,
+        pace=rng.choice([50, 100, 250]),
         slow_share=rng.choice([0.0, 0.3]),
         clock_rates=rng.choice([[16], [16], [8, 16, 32], [14, 16, 18]]),
     )
@@ -103,7 +117,7 @@ class World:
         self._sequence = 0
         self._events = 0
         self._planned: dict[int, int] = {}
-        self.nodes = [Node(self, id, self.plan.log_size) for id in range(replicas)]
+        self.nodes = [Node(self, id) for id in range(replicas)]
         self.checker.nodes = self.nodes
         self.clients = [Client(self, i, self.plan.client_window) for i in range(self.plan.clients)]
 
@@ -156,6 +170,9 @@ class World:
         except Crash as crash:
             self.crash(node, str(crash))
             return
+        except StorageError as error:
+            self.stopped(node, error)
+            return
         if node.replica.decided_upto != decided:
             self.trace(f"node {node.id} decided up to {node.replica.decided_upto}")
         if node.replica.is_leader != leader:
@@ -168,13 +185,25 @@ class World:
         node.crash()
         self._planned.pop(node.id, None)
         self.network.disconnect(node.id)
-        self.after(self.rng.randrange(1, 800) * MILLISECOND, self.restart, node)
+        self.after(self.rng.randrange(1, 3 * self.plan.pace) * MILLISECOND, self.restart, node)
+
+    def stopped(self, node: Node, error: StorageError) -> None:
+        """`node` stops by itself: a state that cannot be right, or no room, is not gone on with."""
+        if isinstance(error, StorageCorrupt) and node.store.damaged:
+            node.lost = True
+        elif not (isinstance(error, StorageFull) and node.store.full):
+            raise error
+        self.crash(node, f"{type(error).__name__}: {error}")
 
     def restart(self, node: Node) -> None:
-        if node.alive:
+        if node.alive or node.lost:
             return
         self._planned.pop(node.id, None)
-        node.start()
+        try:
+            node.start()
+        except StorageError as error:
+            self.stopped(node, error)
+            return
         self.trace(f"node {node.id} started at slot {node.recovered_slot}")
         self.network.connect(node.id)
         self.wake(node)
@@ -182,7 +211,7 @@ class World:
     def _tick_clients(self) -> None:
         for client in self.clients:
             client.tick()
-        self.after(self.rng.randrange(4, 40) * MILLISECOND, self._tick_clients)
+        self.after(self.rng.randrange(2, 25) * MILLISECOND, self._tick_clients)
 
     # -- the run -----------------------------------------------------------------------------
 
@@ -207,25 +236,26 @@ class World:
         for node in self.nodes:
             self.restart(node)
         self.after(0, self._tick_clients)
-        self.after(self.rng.randrange(50, 600) * MILLISECOND, self.nemesis.strike)
+        self.after(self.rng.randrange(10, 400) * MILLISECOND, self.nemesis.strike)
         self._run_until(self.plan.faults_for)
         self.trace("healed")
         self.nemesis.stop()
-        self._run_until(self.now + SECOND // 2)
+        self._run_until(self.now + SECOND // 8)
         for client in self.clients:
             client.asking = False
         self._run_until(self.now + HEALED_BOUND, self._is_settled)
         self._judge_end()
 
     def _is_settled(self) -> bool:
-        positions = [node.engine.mark[0] for node in self.nodes if node.alive]
-        behind = any(node.alive and node.replica.too_far_behind for node in self.nodes)
-        return (
-            all(client.idle for client in self.clients)
-            and len(positions) == len(self.nodes)
-            and (behind or len({*positions, *(n.replica.decided_upto for n in self.nodes)}) == 1)
-            and any(node.replica.is_leader for node in self.nodes)
-        )
+        if not all(client.idle for client in self.clients):
+            return False
+        nodes = [node for node in self.nodes if not node.lost]
+        if not all(node.alive for node in nodes):
+            return False
+        behind = any(node.replica.too_far_behind for node in nodes)
+        applied = {node.engine.mark[0] for node in nodes}
+        equal = len(applied | {node.replica.decided_upto for node in nodes}) == 1
+        return (behind or equal) and any(node.replica.is_leader for node in nodes)
 
     def _judge_end(self) -> None:
         invariant(
@@ -235,12 +265,16 @@ class World:
                 f"{n.id} {n.replica.role} decided {n.replica.decided_upto} applied "
                 f"{n.engine.mark[0]}"
                 for n in self.nodes
+                if not n.lost
             )
             + f"; unanswered clients {[c.id for c in self.clients if not c.idle]}",
         )
-        newest = max(self.nodes, key=lambda node: node.engine.mark[0]).engine
+        engines = [node.engine for node in self.nodes if not node.lost]
+        newest = max(engines, key=lambda engine: engine.mark[0])
         runs = newest.scan(newest.container("runs"), b"", None, 1 << 30)
         invariant(all(value == b"\x01" for _, value in runs), "an addition was run twice")
         names = {key for key, _ in runs}
         missing = [n for n in self.history.acknowledged if n.to_bytes(8, "big") not in names]
         invariant(not missing, f"acknowledged additions are lost: {missing}")
+        refused = [n for n in self.history.refused if n.to_bytes(8, "big") in names]
+        invariant(not refused, f"refused additions were run: {refused}")
