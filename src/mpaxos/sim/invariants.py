@@ -35,9 +35,12 @@ class Checker:
 
     def __init__(self, replicas: int) -> None:
         self._replicas = replicas
+        self._majority = majority(replicas)
         self.nodes: list[Node] = []
         self.decided: dict[Slot, Value] = {}
         self._proposed: dict[tuple[Slot, Ballot], Value] = {}
+        self._acceptors: dict[tuple[Slot, Ballot], int] = {}
+        self._chosen: dict[Slot, Value] = {}
         self._digests: dict[Slot, int] = {}
         self._spins: dict[ReplicaId, int] = {}
         self._emitted: dict[tuple[ReplicaId, int], Slot] = {}
@@ -50,14 +53,20 @@ class Checker:
         if recovered.promised < told:
             fail(f"node {node.id} promised {told} and recovered {recovered.promised}")
 
-    def recorded(self, store: SimStore, record: Record) -> None:
-        """One ballot has one value per slot, in whatever store; it was promised before."""
+    def recorded(self, replica: ReplicaId, store: SimStore, record: Record) -> None:
+        """One ballot has one value per slot, in whatever store; it was promised before. And what
+        a majority of stores holds in one ballot is the slot's value for ever, known or not."""
         if record.ballot > store.promised:
             fail(f"{record} is accepted above the promise {store.promised}")
         key = (record.slot, record.ballot)
         known = self._proposed.setdefault(key, record.value)
         if not known.same_as(record.value):
             fail(f"two values in one ballot: {known} and {record}")
+        self._acceptors[key] = holders = self._acceptors.get(key, 0) | 1 << replica
+        if holders.bit_count() >= self._majority:
+            chosen = self._chosen.setdefault(record.slot, record.value)
+            if not chosen.same_as(record.value):
+                fail(f"slot {record.slot} is chosen twice: {chosen} and {record}")
 
     def sending(self, node: Node, envelopes: list[Envelope]) -> None:
         """Nothing leaves before what it tells is durable."""
@@ -94,21 +103,12 @@ class Checker:
             known = self.decided.get(item.slot)
             if known is None:
                 self.decided[item.slot] = item.value
-                self._is_held_by_majority(item)
+                chosen = self._chosen.get(item.slot)
+                if chosen is None or not chosen.same_as(item.value):
+                    fail(f"slot {item.slot}: decided {item.value}, while a majority holds {chosen}")
                 continue
             if not known.same_as(item.value):
                 fail(f"slot {item.slot} is decided twice: {known} and {item.value}")
-
-    def _is_held_by_majority(self, item: Decided) -> None:
-        holders = 0
-        for node in self.nodes:
-            record = node.store.records.get(item.slot)
-            held = record is not None and record.value.same_as(item.value)
-            holders += held or node.engine.mark[0] >= item.slot
-        invariant(
-            holders >= majority(self._replicas),
-            f"slot {item.slot} is decided and held by {holders} of {self._replicas}",
-        )
 
     def applied(self, mark: Mark) -> None:
         """Equal digests at equal positions; nothing is applied that is not decided."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from mpaxos.core.messages import Envelope
 from mpaxos.core.output import PeerDown, PeerUp, Received
 from mpaxos.core.sessions import Entry
+from mpaxos.core.settings import MILLISECOND
 from mpaxos.core.types import ReplicaId
 
 if TYPE_CHECKING:
@@ -40,8 +41,13 @@ class Network:
         world.after(late + self._delay(), self._arrive, sender, envelope)
 
     def request(self, client: Client, target: ReplicaId, entry: Entry) -> None:
-        if self._world.rng.random() >= self.loss:
-            self._world.after(self._delay(), self._asked, client, target, entry)
+        world = self._world
+        if world.rng.random() >= self.loss:
+            world.after(self._delay(), self._asked, client, target, entry)
+        if self.duplication and world.rng.random() < self.duplication:
+            # An old request turns up again when its client has long gone on.
+            late = world.rng.randrange(500 * MILLISECOND)
+            world.after(late, self._asked, client, target, entry)
 
     def reply(self, client: Client, reply: tuple[int, int, int, bytes], late: int) -> None:
         if self._world.rng.random() >= self.loss:

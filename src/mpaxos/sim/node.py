@@ -188,7 +188,7 @@ class Node:
             SimReplies, max_sessions=plan.max_sessions, max_reply_slots=8 * plan.max_sessions
         )
         self.store = SimStore(plan.log_size, self._applied)
-        self.store.on_record = partial(world.checker.recorded, self.store)
+        self.store.on_record = partial(world.checker.recorded, id, self.store)
         self._world = world
         self._rate = 16
         self._offset = 0

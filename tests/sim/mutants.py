@@ -1,0 +1,355 @@
+"""Mistakes that are easily made in a protocol like this, each put into the real code.
+
+A checker that never fails proves nothing: test_mutants.py runs the simulation over each of these
+and expects it to notice. Each is a function of a pytest.MonkeyPatch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from mpaxos.core import election, learner
+from mpaxos.core.acceptor import Acceptor
+from mpaxos.core.catchup import Catchup
+from mpaxos.core.election import Election
+from mpaxos.core.leader import Leadership
+from mpaxos.core.learner import Learner
+from mpaxos.core.messages import Promise
+from mpaxos.core.output import Output, WritePromise
+from mpaxos.core.reads import ReadConfirmation
+from mpaxos.core.replica import Replica
+from mpaxos.core.sessions import Planned, Session, SessionTable
+from mpaxos.core.turn import Turn
+from mpaxos.core.types import ZERO_BALLOT, Ballot, Record, Value
+from mpaxos.machine.overlay import Overlay
+from mpaxos.runtime.applier import _ReadGate
+from mpaxos.runtime.loop import Loop
+from mpaxos.sim.node import Node
+from mpaxos.sim.store import SimStore
+
+Mutant = Callable[[pytest.MonkeyPatch], None]
+
+
+def wrap(owner: Any, name: str, make: Callable[[Any], Any]) -> Mutant:
+    """The mutant that has `make(original)` in the place of `owner.name`."""
+
+    def apply(patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(owner, name, make(getattr(owner, name)))
+
+    return apply
+
+
+# ------------------------------------------------------------------ acceptor and storage
+
+
+def ignore_promise(accept: Any) -> Any:
+    def broken(self: Acceptor, turn: Turn, ballot: Any, slot: int, value: Any) -> bool:
+        kept, self.promised = self.promised, ZERO_BALLOT
+        accepted = accept(self, turn, max(ballot, kept), slot, value)
+        self.promised = max(kept, self.promised)
+        return bool(accepted)
+
+    return broken
+
+
+def forget_promise(recovered: Any) -> Any:
+    def broken(self: SimStore) -> Any:
+        self.promised = ZERO_BALLOT
+        return recovered(self)
+
+    return broken
+
+
+def forget_accepted(init: Any) -> Any:
+    def broken(self: Acceptor, settings: Any, recovered: Any, log: Any) -> None:
+        init(self, settings, recovered, log)
+        self.last_slot = recovered.applied.slot
+
+    return broken
+
+
+def send_before_write(write: Any) -> Any:
+    def broken(self: Loop, output: Output) -> None:
+        held = self.__dict__.setdefault("_held", [])
+        held.append(output)
+        if len(held) > 1:
+            write(self, held.pop(0))
+
+    return broken
+
+
+def only_last_promise(write: Any) -> Any:
+    def broken(self: SimStore, writes: Any) -> None:
+        write(self, [w for w in writes if not isinstance(w, WritePromise)] or writes)
+
+    return broken
+
+
+def truncate_everything(truncate: Any) -> Any:
+    def broken(self: Replica, turn: Turn) -> None:
+        if self.decided_upto > self._acceptor.truncated_upto:
+            self._acceptor.truncate(turn, self.decided_upto)
+
+    return broken
+
+
+# ------------------------------------------------------------------ learner
+
+
+def count_any_ballot(vote: Any) -> Any:
+    def broken(self: Learner, slot: int, ballot: Any, voter: int) -> None:
+        held = self._votes.get(slot)
+        vote(self, slot, ballot if held is None else max(held[0], ballot), voter)
+        if held is not None:
+            top, mask = self._votes.get(slot, (ballot, 0))
+            self._votes[slot] = (top, mask | held[1])
+
+    return broken
+
+
+def count_twice(vote: Any) -> Any:
+    def broken(self: Learner, slot: int, ballot: Any, voter: int) -> None:
+        again = self.voted(slot, ballot, voter)
+        vote(self, slot, ballot, voter)
+        if again and slot in self._votes:
+            top, mask = self._votes[slot]
+            self._votes[slot] = (top, mask | 1 << (10 + voter))
+
+    return broken
+
+
+def without_majority(next_decided: Any) -> Any:
+    def broken(self: Learner) -> Record | None:
+        slot = self.decided_upto + 1
+        found: Record | None = next_decided(self)
+        return self._acceptor.record(slot) if slot in self._votes else found
+
+    return broken
+
+
+def trust_any_ballot(next_decided: Any) -> Any:
+    def broken(self: Learner) -> Record | None:
+        found: Record | None = next_decided(self)
+        slot = self.decided_upto + 1
+        if found is None and slot <= self._leader_says[1]:
+            return self._acceptor.record(slot)
+        return found
+
+    return broken
+
+
+def any_record_will_do(next_decided: Any) -> Any:
+    def broken(self: Learner) -> Record | None:
+        slot = self.decided_upto + 1
+        _, mask = self._votes.get(slot, (ZERO_BALLOT, 0))
+        found: Record | None = next_decided(self)
+        return self._acceptor.record(slot) if mask.bit_count() >= self._majority else found
+
+    return broken
+
+
+# ------------------------------------------------------------------ election and leadership
+
+
+def alter_promise(change: Callable[[Promise], Promise]) -> Callable[[Any], Any]:
+    def make(on_promise: Any) -> Any:
+        def broken(self: Election, turn: Turn, sender: int, message: Promise) -> None:
+            on_promise(self, turn, sender, change(message))
+
+        return broken
+
+    return make
+
+
+def without_values(message: Promise) -> Promise:
+    return Promise(
+        message.ballot, message.start, message.decided_upto, message.truncated_upto, [], []
+    )
+
+
+def without_truncation(message: Promise) -> Promise:
+    return Promise(
+        message.ballot, message.start, message.decided_upto, 0, message.accepted, message.values
+    )
+
+
+def lowest_ballot_wins(on_promise: Any) -> Any:
+    def broken(self: Election, turn: Turn, sender: int, message: Promise) -> None:
+        before = dict(self._best)
+        on_promise(self, turn, sender, message)
+        for slot, record in before.items():
+            if slot in self._best and record.ballot < self._best[slot].ballot:
+                self._best[slot] = record
+
+    return broken
+
+
+def forget_own_records(prepare: Any) -> Any:
+    def broken(self: Election, turn: Turn) -> None:
+        prepare(self, turn)
+        self._best.clear()
+
+    return broken
+
+
+def no_ops_in_holes_only_at_the_end(backlog: Any) -> Any:
+    def broken(self: Election, noop: Any, time: int) -> Any:
+        values = backlog(self, noop, time)
+        found = [value for value in values.values() if value.batch.count]
+        first = self._learner.decided_upto + 1
+        return dict(enumerate(found, first))
+
+    return broken
+
+
+def new_time(backlog: Any) -> Any:
+    def broken(self: Election, noop: Any, time: int) -> Any:
+        return {s: Value(v.batch, time + s) for s, v in backlog(self, noop, time).items()}
+
+    return broken
+
+
+def shared_ballots(next_ballot: Any) -> Any:
+    def broken(self: Election) -> Ballot:
+        return Ballot(next_ballot(self).round, 0)
+
+    return broken
+
+
+def follow_anybody(follow: Any) -> Any:
+    def broken(self: Replica, turn: Turn, ballot: Ballot) -> bool:
+        return True if ballot < self._acceptor.promised else bool(follow(self, turn, ballot))
+
+    return broken
+
+
+# ------------------------------------------------------------------ catch-up and reads
+
+
+def serve_undecided(serve: Any) -> Any:
+    def broken(self: Catchup, turn: Turn, asker: int, request: Any) -> None:
+        true = self._learner.decided_upto
+        self._learner.decided_upto = max(true, self._acceptor.last_slot)
+        serve(self, turn, asker, request)
+        self._learner.decided_upto = true
+
+    return broken
+
+
+def learn_below_promise(learn: Any) -> Any:
+    def broken(self: Acceptor, turn: Turn, slot: int, ballot: Ballot, value: Value) -> bool:
+        if self.has_room(value):
+            self._append(turn, Record(slot, ballot, value))
+            return True
+        return False
+
+    return broken
+
+
+def confirm_at_once(confirmed: Any) -> Any:
+    def broken(self: ReadConfirmation) -> Any:
+        done, self._confirming = self._confirming + self._waiting, []
+        self._waiting = []
+        return done
+
+    return broken
+
+
+def old_acknowledgements_count(confirmed: Any) -> Any:
+    def broken(self: ReadConfirmation) -> Any:
+        self._round = 0
+        return confirmed(self)
+
+    return broken
+
+
+def answer_now(pass_through: Any) -> Any:
+    def broken(self: _ReadGate, decided: Any, reads: Any) -> Any:
+        return pass_through(self, decided, []) + [read.batch for read in reads]
+
+    return broken
+
+
+# ------------------------------------------------------------------ sessions and the machine
+
+
+def forget_sessions(start: Any) -> Any:
+    def broken(self: Node) -> None:
+        self.engine._sessions.sessions.clear()
+        start(self)
+
+    return broken
+
+
+def run_below_lowest(command: Any) -> Any:
+    def broken(self: SessionTable, planned: Planned, used: int, index: int, entry: Any) -> None:
+        session = self.sessions.get(entry[0])
+        if session is not None and entry[1] < session.lowest:
+            session.lowest = entry[1]
+        command(self, planned, used, index, entry)
+
+    return broken
+
+
+def reopen_expired(command: Any) -> Any:
+    def broken(self: SessionTable, planned: Planned, used: int, index: int, entry: Any) -> None:
+        if entry[0] not in self.sessions:
+            self.sessions[entry[0]] = Session(entry[0], 8, 0, used, {})
+        command(self, planned, used, index, entry)
+
+    return broken
+
+
+def halves(n: int) -> int:
+    return n // 2
+
+
+MUTANTS: dict[str, Mutant] = {
+    "the promise is not persisted": wrap(Turn, "write_promise", lambda f: lambda self, b: None),
+    "the accept is not persisted": wrap(Turn, "write_record", lambda f: lambda self, r, n: None),
+    "the promise is forgotten in a crash": wrap(SimStore, "recovered", forget_promise),
+    "accepted records are forgotten in a crash": wrap(Acceptor, "__init__", forget_accepted),
+    "the promise does not bind": wrap(Acceptor, "accept", ignore_promise),
+    "messages leave before the writes": wrap(Loop, "_write", send_before_write),
+    "a promise beside a record is not written": wrap(SimStore, "write", only_last_promise),
+    "the log is truncated before it is applied": wrap(Replica, "_truncate", truncate_everything),
+    "majority off by one when deciding": wrap(learner, "majority", lambda f: halves),
+    "majority off by one when preparing": wrap(election, "majority", lambda f: halves),
+    "votes of an older ballot count": wrap(Learner, "vote", count_any_ballot),
+    "a vote that comes twice counts twice": wrap(Learner, "vote", count_twice),
+    "decided without a majority": wrap(Learner, "_next_decided", without_majority),
+    "the leader is trusted across ballots": wrap(Learner, "_next_decided", trust_any_ballot),
+    "a record of another ballot is decided": wrap(Learner, "_next_decided", any_record_will_do),
+    "the values of promises are ignored": wrap(
+        Election, "on_promise", alter_promise(without_values)
+    ),
+    "the truncation of a promiser is ignored": wrap(
+        Election, "on_promise", alter_promise(without_truncation)
+    ),
+    "the lowest ballot's value is proposed again": wrap(Election, "on_promise", lowest_ballot_wins),
+    "a candidate forgets its own records": wrap(Election, "prepare", forget_own_records),
+    "holes are closed instead of filled": wrap(
+        Election, "backlog", no_ops_in_holes_only_at_the_end
+    ),
+    "values proposed again get a new time": wrap(Election, "backlog", new_time),
+    "two replicas have the same ballot": wrap(Election, "_next_ballot", shared_ballots),
+    "deposed leaders are followed": wrap(Replica, "_follow", follow_anybody),
+    "catch-up serves what is not decided": wrap(Catchup, "serve", serve_undecided),
+    "catch-up writes below the promise": wrap(Acceptor, "learn", learn_below_promise),
+    "a read without a quorum": wrap(ReadConfirmation, "confirmed", confirm_at_once),
+    "a read confirmed by an old heartbeat": wrap(
+        ReadConfirmation, "confirmed", old_acknowledgements_count
+    ),
+    "a read index of decided slots only": wrap(
+        Leadership, "last_proposed", lambda f: property(lambda self: self._learner.decided_upto)
+    ),
+    "a read does not wait for its slot": wrap(_ReadGate, "pass_through", answer_now),
+    "sessions are lost in a crash": wrap(Node, "start", forget_sessions),
+    "duplicates are run again": wrap(Session, "stored", lambda f: lambda self, q: None),
+    "requests below the lowest are run": wrap(SessionTable, "_command", run_below_lowest),
+    "an expired session is opened again": wrap(SessionTable, "_command", reopen_expired),
+    "a command that raises is not undone": wrap(Overlay, "rollback", lambda f: Overlay.merge),
+}
