@@ -353,3 +353,13 @@ MUTANTS: dict[str, Mutant] = {
     "an expired session is opened again": wrap(SessionTable, "_command", reopen_expired),
     "a command that raises is not undone": wrap(Overlay, "rollback", lambda f: Overlay.merge),
 }
+
+SEEN_ELSEWHERE = {
+    "a record of another ballot is decided": "",
+    "the truncation of a promiser is ignored": "",
+    "the lowest ballot's value is proposed again": "",
+    "deposed leaders are followed": "",
+    "a read confirmed by an old heartbeat": "",
+    "an expired session is opened again": "",
+}
+"""Mutants that random schedules seldom notice, and what does."""
