@@ -27,7 +27,7 @@ def test_many_seeds() -> None:
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         reports = [report for chunk in pool.map(run_chunk, starts) for report in chunk]
     failed = [
-        f"mpaxos sim --seed {r.seed} --replicas {r.replicas} --count 1 --trace: {r.failure}"
+        f"mpaxos sim --seed {r.seed} --replicas {r.replicas} --trace: {r.failure}"
         for r in reports
         if r.failure is not None
     ]

@@ -2,40 +2,118 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 
 import msgspec
 from rich.console import Console
-from rich.progress import track
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from mpaxos.cli.errors import FAILED, OK
 from mpaxos.errors import ConfigError
-from mpaxos.sim import run
+from mpaxos.sim import Report, run
+
+CHUNK = 25
+"""Seeds handed to a worker process at a time."""
 
 
-def simulate(seed: int, count: int, replicas: int, *, trace: bool, as_json: bool) -> int:
-    """Run `count` seeds from `seed` on; 0 when all kept the invariants, else 1."""
+def simulate(seed: int, count: int, replicas: int, jobs: int, *, trace: bool, as_json: bool) -> int:
+    """Run `count` seeds from `seed` on; 0 when all kept the invariants, else 1.
+
+    `replicas` 0: every third seed has five, the others three. `jobs` 0: one process per core.
+    """
     if count < 1:
         raise ConfigError(f"--count {count}: at least 1")
-    if replicas not in (1, 3, 5, 7):
-        raise ConfigError(f"--replicas {replicas}: must be 1, 3, 5 or 7")
+    if replicas not in (0, 1, 3, 5, 7):
+        raise ConfigError(f"--replicas {replicas}: must be 1, 3, 5 or 7, or 0 for a mixture")
     console = Console()
     seeds = range(seed, seed + count)
-    quiet = trace or as_json or not console.is_terminal
-    failed = []
+    reports = _traced(seeds, replicas) if trace else _spread(seeds, replicas, jobs)
     began = time.monotonic()
-    for number in seeds if quiet else track(seeds, "simulating", console=console):
-        outcome = run(number, replicas=replicas, trace=print if trace else None)
-        if as_json:
-            print(msgspec.json.encode(outcome).decode())
-        if outcome.failure is not None:
-            failed.append(number)
-            if not as_json:
-                console.print(f"seed {number}: {outcome.failure}", markup=False, soft_wrap=True)
+    total = Report(0, 0)
+    failed: list[Report] = []
+    with _progress(console, hidden=trace or as_json or not console.is_terminal) as progress:
+        task = progress.add_task("simulating", total=count)
+        for report in reports:
+            progress.advance(task)
+            _add(total, report)
+            if as_json:
+                print(msgspec.json.encode(report).decode())
+            if report.failure is not None:
+                failed.append(report)
+                if not as_json:
+                    _show_failure(console, report)
     if not as_json:
-        rate = count / max(1e-9, time.monotonic() - began)
-        console.print(f"{count} seeds, {rate:.1f} per second, {len(failed)} failed")
-        if failed:
-            replay = f"mpaxos sim --seed {failed[0]} --count 1 --replicas {replicas} --trace"
-            console.print(f"replay the first with: {replay}", soft_wrap=True)
+        seconds = time.monotonic() - began
+        faults = sum(total.faults.values())
+        rate = count / max(seconds, 1e-9)
+        console.print(
+            f"{count:,} schedules in {seconds:.1f} s ({rate:.1f} per second): "
+            f"{total.events:,} events, {total.simulated_seconds:,.0f} simulated seconds, "
+            f"{faults:,} faults, {total.decided:,} slots decided, {total.acknowledged:,} commands "
+            f"acknowledged, {len(failed)} failed",
+            soft_wrap=True,
+        )
     return FAILED if failed else OK
+
+
+def _replicas(seed: int, replicas: int) -> int:
+    return replicas or (5 if seed % 3 == 0 else 3)
+
+
+def _chunk(seeds: range, replicas: int) -> list[Report]:
+    return [run(seed, _replicas(seed, replicas)) for seed in seeds]
+
+
+def _traced(seeds: range, replicas: int) -> Iterator[Report]:
+    for seed in seeds:
+        yield run(seed, _replicas(seed, replicas), trace=print)
+
+
+def _spread(seeds: range, replicas: int, jobs: int) -> Iterator[Report]:
+    workers = min(jobs or len(os.sched_getaffinity(0)), -(-len(seeds) // CHUNK))
+    if workers == 1:
+        for seed in seeds:
+            yield run(seed, _replicas(seed, replicas))
+        return
+    chunks = [seeds[at : at + CHUNK] for at in range(0, len(seeds), CHUNK)]
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for future in as_completed([pool.submit(_chunk, chunk, replicas) for chunk in chunks]):
+            yield from future.result()
+
+
+def _add(total: Report, report: Report) -> None:
+    total.events += report.events
+    total.decided += report.decided
+    total.acknowledged += report.acknowledged
+    total.simulated_seconds += report.simulated_seconds
+    for fault, times in report.faults.items():
+        total.faults[fault] = total.faults.get(fault, 0) + times
+
+
+def _show_failure(console: Console, report: Report) -> None:
+    console.print(f"seed {report.seed}: {report.failure}", markup=False, soft_wrap=True)
+    replay = f"mpaxos sim --seed {report.seed} --replicas {report.replicas} --trace"
+    console.print(f"  replay: {replay}", markup=False, soft_wrap=True)
+
+
+def _progress(console: Console, *, hidden: bool) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=hidden,
+    )
