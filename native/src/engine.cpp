@@ -11,6 +11,25 @@
 
 namespace mpaxos {
 
+namespace {
+
+[[noreturn]] void damaged(const char* what) {
+  throw Error(ErrorKind::kStorageCorrupt,
+              std::string("the state in the pool is damaged: ") + what +
+                  ". The replica does not start from it; restore it from a good copy");
+}
+
+// A container that lost its name would be made anew, empty.
+void check_container(const ContainerRoot& container) {
+  const std::string_view bytes(reinterpret_cast<const char*>(&container), sizeof container);
+  const bool unused = bytes.find_first_not_of('\0') == std::string_view::npos;
+  if (!unused && container.check != container_check(container)) {
+    damaged("a container does not match its checksum");
+  }
+}
+
+}  // namespace
+
 // Set while a slot is being applied; stays set when an exception leaves it.
 class Engine::Poison {
  public:
@@ -26,8 +45,10 @@ class Engine::Poison {
 
 Engine::Engine(Pool& pool) : pool_(pool), root_(pool.engine_root()), sessions_(pool) {
   const auto& applied = root_.applied;
-  invariant(applied.sessions == sessions_.count() && applied.reply_slots == sessions_.reply_slots(),
-            "the session table does not have the sessions that the applied position counts");
+  if (applied.sessions != sessions_.count() || applied.reply_slots != sessions_.reply_slots()) {
+    damaged("the session table does not have the sessions that the applied position counts");
+  }
+  for (const auto& container : root_.containers) check_container(container);
 }
 
 void Engine::check_alive() const {
@@ -204,6 +225,7 @@ std::uint32_t Engine::container(std::string_view name) {
   tx.add(&fresh, sizeof fresh);
   std::memset(&fresh, 0, sizeof fresh);
   std::memcpy(fresh.name, name.data(), name.size());
+  fresh.check = container_check(fresh);
   tx.commit();
   return at;
 }
@@ -256,7 +278,7 @@ std::uint64_t Engine::state_digest() {
       digest.add(leaf->value());
       ++count;
     }
-    invariant(count == root->count, "a container does not have as many items as it counts");
+    if (count != root->count) damaged("a container does not have as many items as it counts");
   }
   for (const auto id : sessions_.ids()) {
     const auto view = sessions_.view(id);

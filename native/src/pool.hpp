@@ -32,7 +32,8 @@ struct ContainerRoot {
   char name[64];        // zero-terminated; empty: unused
   std::uint64_t tree;   // pool offset of the tree's root node; 0: empty
   std::uint64_t count;  // number of items
-  std::uint64_t reserved[6];
+  std::uint64_t check;  // XXH3 of all before; 0 when unused
+  std::uint64_t reserved[5];
 };
 static_assert(sizeof(ContainerRoot) == 128);
 

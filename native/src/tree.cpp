@@ -12,9 +12,12 @@ namespace {
 
 constexpr std::uint64_t kBranchTag = 1;  // references to branches are odd
 constexpr int kMaxDepth = 9 * (kMaxKey + 1) + 1;
+// tree, count and check; the name stays.
+constexpr std::size_t kRootChanges =
+    offsetof(ContainerRoot, check) + sizeof(ContainerRoot::check) - offsetof(ContainerRoot, tree);
 
 std::uint32_t crc_of(const Leaf& leaf) {
-  const std::uint32_t lengths[2] = {leaf.key_length, leaf.value_length};
+  const std::uint32_t lengths[3] = {leaf.key_length, leaf.value_length, leaf.value_capacity};
   const auto crc = crc32c({reinterpret_cast<const char*>(lengths), sizeof lengths});
   return crc32c({reinterpret_cast<const char*>(&leaf + 1),
                  std::size_t{leaf.key_length} + leaf.value_length},
@@ -27,12 +30,27 @@ std::uint32_t crc_of(const Leaf& leaf) {
                   ". The replica does not go on with it; restore it from a good copy");
 }
 
+std::uint64_t check_of(const Branch& branch) {
+  return digest64({reinterpret_cast<const char*>(&branch), offsetof(Branch, check)});
+}
+
+// Whether `a` decides on an earlier part of a key than `b`, as a branch above another one does.
+bool above(const Branch& a, const Branch& b) {
+  return std::pair(a.byte, a.bit) < std::pair(b.byte, b.bit);
+}
+
+std::uint64_t check_of(const ContainerRoot& root) { return container_check(root); }
+
 PMEMoid oid_of(PMEMobjpool* pool, const void* data) {
   invariant(pmemobj_pool_by_ptr(data) == pool, "an object outside the pool");
   return pmemobj_oid(data);
 }
 
 }  // namespace
+
+std::uint64_t container_check(const ContainerRoot& root) {
+  return digest64({reinterpret_cast<const char*>(&root), offsetof(ContainerRoot, check)});
+}
 
 std::string_view Leaf::key() const {
   return {reinterpret_cast<const char*>(this + 1), key_length};
@@ -100,11 +118,30 @@ std::uint64_t Tree::nearest(std::string_view key) const {
 }
 
 const Leaf* Tree::find(std::string_view key) const {
-  if (root_->tree == 0) return nullptr;
+  if (root_->tree == 0) {
+    verify_absence(key);
+    return nullptr;
+  }
   const auto* leaf = leaf_at(nearest(key));
-  if (leaf->key() != key) return nullptr;
   verify(*leaf);
-  return leaf;
+  if (leaf->key() == key) return leaf;
+  verify_absence(key);
+  return nullptr;
+}
+
+// An item that is found proves itself. That there is none depends on all turns that led to the
+// item that was found instead.
+void Tree::verify_absence(std::string_view key) const {
+  if (root_->check != check_of(*root_)) damaged("a container does not match its checksum");
+  auto reference = root_->tree;
+  const Branch* before = nullptr;
+  while (reference & kBranchTag) {
+    const auto* branch = branch_at(reference);
+    if (branch->check != check_of(*branch)) damaged("a branch does not match its checksum");
+    if (before != nullptr && !above(*before, *branch)) damaged("its branches are out of order");
+    before = branch;
+    reference = branch->child[direction(key, branch->byte, branch->bit)];
+  }
 }
 
 std::uint64_t Tree::new_leaf(Transaction& tx, std::string_view key, std::string_view value) {
@@ -129,20 +166,36 @@ void Tree::overwrite(Transaction& tx, Leaf* leaf, std::string_view value) {
   leaf->crc = crc_of(*leaf);
 }
 
-// The pointer that leads to `leaf`; with its parent branch and the pointer that leads to that.
-std::uint64_t* Tree::slot_of(const Leaf* leaf, Branch** parent, std::uint64_t** parent_slot) const {
-  auto* slot = &root_->tree;
-  *parent = nullptr;
-  *parent_slot = nullptr;
-  for (int depth = 0; *slot & kBranchTag; ++depth) {
+// The pointer that leads to `leaf`, and the one that leads to the branch that has it.
+std::pair<Tree::Place, Tree::Place> Tree::places_of(const Leaf* leaf) const {
+  Place parent{nullptr, nullptr};
+  Place place{nullptr, &root_->tree};
+  for (int depth = 0; *place.slot & kBranchTag; ++depth) {
     if (depth > kMaxDepth) damaged("the tree has a cycle");
-    auto* branch = branch_at(*slot);
-    *parent = branch;
-    *parent_slot = slot;
-    slot = &branch->child[direction(leaf->key(), branch->byte, branch->bit)];
+    auto* branch = branch_at(*place.slot);
+    parent = place;
+    place = {branch, &branch->child[direction(leaf->key(), branch->byte, branch->bit)]};
   }
-  invariant(*slot == offset_of(leaf), "an item is not where its key leads");
-  return slot;
+  if (*place.slot != offset_of(leaf)) damaged("an item is not where its key leads");
+  return {place, parent};
+}
+
+void Tree::redirect(Transaction& tx, const Place& place, std::uint64_t reference) {
+  if (place.owner == nullptr) {
+    tx.add(&root_->tree, kRootChanges);
+    root_->tree = reference;
+    root_->check = check_of(*root_);
+    return;
+  }
+  tx.add(place.owner, sizeof *place.owner);
+  *place.slot = reference;
+  place.owner->check = check_of(*place.owner);
+}
+
+void Tree::count_items(Transaction& tx, std::uint64_t count) {
+  tx.add(&root_->tree, kRootChanges);
+  root_->count = count;
+  root_->check = check_of(*root_);
 }
 
 void Tree::put(Transaction& tx, const Leaf* found, std::string_view key, std::string_view value) {
@@ -152,58 +205,47 @@ void Tree::put(Transaction& tx, const Leaf* found, std::string_view key, std::st
       overwrite(tx, const_cast<Leaf*>(found), value);
       return;
     }
-    Branch* parent;
-    std::uint64_t* parent_slot;
-    auto* slot = slot_of(found, &parent, &parent_slot);
-    tx.add(slot, sizeof *slot);
-    *slot = new_leaf(tx, key, value);
+    const auto place = places_of(found).first;
+    redirect(tx, place, new_leaf(tx, key, value));
     tx.release(oid_of(pool_->handle(), found));
     return;
   }
-  tx.add(&root_->tree, sizeof root_->tree + sizeof root_->count);
-  ++root_->count;
+  count_items(tx, root_->count + 1);
   const auto leaf = new_leaf(tx, key, value);
-  if (root_->tree == 0) {
-    root_->tree = leaf;
-    return;
-  }
+  Place place{nullptr, &root_->tree};
+  if (*place.slot == 0) return redirect(tx, place, leaf);
   const auto difference = compare(key, leaf_at(nearest(key))->key());
   invariant(difference.has_value(), "an item is inserted twice");
-  auto* slot = &root_->tree;
-  while (*slot & kBranchTag) {
-    auto* branch = branch_at(*slot);
+  while (*place.slot & kBranchTag) {
+    auto* branch = branch_at(*place.slot);
     if (std::pair(branch->byte, branch->bit) > std::pair(difference->byte, difference->bit)) break;
-    slot = &branch->child[direction(key, branch->byte, branch->bit)];
+    place = {branch, &branch->child[direction(key, branch->byte, branch->bit)]};
   }
   auto* branch = static_cast<Branch*>(pmemobj_direct(tx.allocate(sizeof(Branch))));
   const auto side = direction(key, difference->byte, difference->bit);
   branch->child[side] = leaf;
-  branch->child[1 - side] = *slot;
+  branch->child[1 - side] = *place.slot;
   branch->byte = difference->byte;
   branch->bit = difference->bit;
-  branch->reserved = 0;
-  tx.add(slot, sizeof *slot);
-  *slot = offset_of(branch) | kBranchTag;
+  branch->check = check_of(*branch);
+  redirect(tx, place, offset_of(branch) | kBranchTag);
 }
 
 void Tree::erase(Transaction& tx, const Leaf* found) {
-  Branch* parent;
-  std::uint64_t* parent_slot;
-  auto* slot = slot_of(found, &parent, &parent_slot);
-  tx.add(&root_->tree, sizeof root_->tree + sizeof root_->count);
-  --root_->count;
-  if (parent == nullptr) {
-    root_->tree = 0;
+  const auto [place, parent] = places_of(found);
+  count_items(tx, root_->count - 1);
+  if (place.owner == nullptr) {
+    redirect(tx, place, 0);
   } else {
-    const auto sibling = slot == &parent->child[0] ? parent->child[1] : parent->child[0];
-    tx.add(parent_slot, sizeof *parent_slot);
-    *parent_slot = sibling;
-    tx.release(oid_of(pool_->handle(), parent));
+    const auto side = place.slot == &place.owner->child[0] ? 1 : 0;
+    redirect(tx, parent, place.owner->child[side]);
+    tx.release(oid_of(pool_->handle(), place.owner));
   }
   tx.release(oid_of(pool_->handle(), found));
 }
 
 Tree::Cursor::Cursor(const Tree& tree, std::string_view start) : tree_(tree) {
+  tree.verify_absence(start);  // of anything left of the way to `start`
   auto reference = tree.root_->tree;
   if (reference == 0) return;
   const auto difference = compare(start, tree.leaf_at(tree.nearest(start))->key());
@@ -230,11 +272,15 @@ const Leaf* Tree::Cursor::next() {
   while (reference & kBranchTag) {
     if (right_.size() > static_cast<std::size_t>(kMaxDepth)) damaged("the tree has a cycle");
     const auto* branch = tree_.branch_at(reference);
+    if (branch->check != check_of(*branch)) damaged("a branch does not match its checksum");
     right_.push_back(branch->child[1]);
     reference = branch->child[0];
   }
   const auto* leaf = tree_.leaf_at(reference);
   tree_.verify(*leaf);
+  // Also ends the walk of a tree whose branches share their items.
+  if (last_ != nullptr && last_->key() >= leaf->key()) damaged("its items are out of order");
+  last_ = leaf;
   return leaf;
 }
 
