@@ -229,8 +229,8 @@ void PoolImage::put_right(const Object& object) {
     }
     case Seal::kLeaf: {
       auto* leaf = at<Leaf>(at_object);
-      const auto length = std::min<std::uint64_t>(
-          std::uint64_t{leaf->key_length} + leaf->value_length, kPoolSize - at_object - sizeof *leaf);
+      const auto length = std::min(std::uint64_t{leaf->key_length} + leaf->value_length,
+                                   kPoolSize - at_object - sizeof *leaf);
       leaf->crc = crc32c(std::string_view(bytes_).substr(at_object + sizeof *leaf, length),
                          crc_upto_field(*leaf, offsetof(Leaf, crc)));
       break;
