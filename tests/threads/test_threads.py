@@ -1,8 +1,8 @@
 """The extension used by two threads at once, in the ways the runtime does.
 
-These tests find little by themselves: ThreadSanitizer watches while they run (scripts/tsan.sh). They
-are in Python because the real callers are: what may overlap is decided by where the extension gives
-up the interpreter's lock.
+These tests find little by themselves: ThreadSanitizer watches while they run (scripts/tsan.sh).
+They are in Python because the real callers are: what may overlap is decided by where the extension
+gives up the interpreter's lock.
 """
 
 from __future__ import annotations
