@@ -86,7 +86,9 @@ def _messages() -> list[Any]:
 
 
 def _control() -> list[bytes]:
-    return [bytes([len(values)]) + part for part, values in map(codec.encode, _messages())]
+    """Each message with the right number of values and with wrong ones."""
+    parts = [part for part, _ in map(codec.encode, _messages())]
+    return [bytes([count]) + part for part in parts for count in range(4)]
 
 
 def _client() -> list[bytes]:
@@ -218,6 +220,7 @@ def _config() -> list[bytes]:
         texts[0].replace('"512 MiB"', "16777216").replace("4001", "0"),
         texts[1].replace("# state_limit", "state_limit").replace("127.0.0.1", "[::1]"),
         texts[0].replace("# window = 16", "window = 1"),
+        texts[0].replace("512 MiB", "9" * 400),
     ]
     return [text.encode() for text in texts]
 

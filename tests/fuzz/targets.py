@@ -20,6 +20,7 @@ from mpaxos import StateMachine, command, query
 from mpaxos._native import EVENT_PEER_MESSAGE, Batch, Plane, crc32c
 from mpaxos.client import admin, core, wire
 from mpaxos.config import agreement, load
+from mpaxos.core.messages import VALUE_CARRIERS
 from mpaxos.core.output import Output, Received
 from mpaxos.errors import (
     ClientError,
@@ -79,6 +80,10 @@ def control(data: bytes) -> bool:
         return False
     event = polled.events[0]
     assert isinstance(event, Received)
+    for named in ("accepted", "ballots"):
+        listed: list[Any] = getattr(event.message, named, attached)
+        if isinstance(event.message, VALUE_CARRIERS):
+            assert len(listed) == len(attached), "the values of a message do not fit it"
     again, values_again = codec.encode(event.message)
     assert [time for time, _ in values_again] == [time for time, _ in attached]
     other = codec.decode(again, values_again)
@@ -146,7 +151,9 @@ def client_wire(data: bytes) -> bool:
 def _frame(kind: int, payload: bytes) -> bool:
     try:
         if kind == wire.WELCOME:
-            wire.parse_welcome(payload)
+            welcome = wire.parse_welcome(payload)
+            texts = [text.encode() for text in (welcome.cluster_name, welcome.machine)]
+            assert b"".join(bytes([len(t)]) + t for t in texts) in payload
         elif kind == wire.OPENED:
             assert wire.parse_opened(payload) != 0
         elif kind == wire.REPLIES:
