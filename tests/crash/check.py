@@ -13,7 +13,6 @@ from pathlib import Path
 from mpaxos.errors import StorageError, StorageMissing
 from tests.crash.images import (
     Base,
-    Image,
     enumerate_images,
     from_text,
     own_lines,

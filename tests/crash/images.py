@@ -65,9 +65,7 @@ def from_text(text: str) -> Image:
 
 def torn(old: bytes, new: bytes, mask: int) -> bytes:
     """`old` with the words of `mask` from `new`."""
-    words = [
-        (new if mask >> word & 1 else old)[8 * word : 8 * word + 8] for word in range(WORDS)
-    ]
+    words = [(new if mask >> word & 1 else old)[8 * word : 8 * word + 8] for word in range(WORDS)]
     return b"".join(words)
 
 
@@ -225,8 +223,7 @@ def sampled(
     for _ in range(budget - len(fixed)):
         share = rng.choice([0.1, 0.5, 0.9])
         versions = tuple(
-            rng.choice(candidates(event.lines[i])[1:]) if rng.random() < share else 0
-            for i in near
+            rng.choice(candidates(event.lines[i])[1:]) if rng.random() < share else 0 for i in near
         )
         yield pick(near, versions) + (kept if rng.random() < 0.5 else ())
 

@@ -81,6 +81,8 @@ def record(shim: Shim, directory: Path, name: str, seed: int) -> None:
     if creates:
         kinds = [event.kind for event in read_trace(directory / "trace")]
         assert Kind.RENAME in kinds, "the pool was not made under a temporary name and renamed"
+        # Not about lines: the file system may still forget the file's size and blocks.
+        assert Kind.SYNC in kinds[: kinds.index(Kind.RENAME)], "renamed before it was synced"
     told = Told(name, seed, views, replies)
     (directory / "told").write_bytes(msgspec.msgpack.encode(told))
 

@@ -23,7 +23,7 @@ def use_given_extension() -> None:
 
 use_given_extension()
 
-from mpaxos._native import Batch, Engine, Pool
+from mpaxos._native import Batch, Engine, Pool  # noqa: E402
 
 Entry = tuple[int, int, int, int, bytes]
 Replies = list[tuple[int, int, int, bytes]]
@@ -211,4 +211,3 @@ class Replica:
         self._engine.begin(slot, record_time(slot), batch)
         changes = [(self._engine.container(name), key, v) for name, key, v in operation.changes]
         return self._engine.finish(list(operation.replies), changes).entries()
-

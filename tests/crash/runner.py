@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,9 +47,7 @@ class Failure:
     @property
     def command(self) -> str:
         """Reproduces it, from the root of the checkout."""
-        return (
-            f"python -m tests.crash reproduce {self.workload} {self.case!r} --seed {self.seed}"
-        )
+        return f"python -m tests.crash reproduce {self.workload} {self.case!r} --seed {self.seed}"
 
 
 @dataclass
@@ -128,10 +126,8 @@ class Process:
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._errors):
             if stream is not None:
-                try:
+                with suppress(BrokenPipeError):
                     stream.close()
-                except BrokenPipeError:
-                    pass
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from tests.crash.record import load, record
 from tests.crash.shim import Shim
 
 SECONDS = 60
-"""An image that takes longer is a recovery that hangs: the process is killed, which is a failure."""
+"""An image that takes longer is a recovery that hangs: the process is killed, and it has failed."""
 
 
 class Task(msgspec.Struct):
