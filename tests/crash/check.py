@@ -26,6 +26,11 @@ from tests.crash.shim import Event, Kind, Shim, read_trace
 NESTED_BUDGET = 12
 """Images of each crash point of a recovery that is itself crashed."""
 
+CHECKED_BEFORE = 0.15
+CHECKED_AFTER = 0.1
+"""Shares of the images that pmemobj_check looks at, as they were left and recovered: it takes as
+long as all the rest."""
+
 
 class Wrong(Exception):
     """An image was not recovered as it must be; says how."""
@@ -171,7 +176,7 @@ class Checker:
             self._judge_temporary(event, patches, rng)
             return
         with self._image(self.base, patches):
-            if rng.random() < 0.3:
+            if rng.random() < CHECKED_BEFORE:
                 self.counts.checked_before += 1
                 if not self.shim.check_file(self.replica.path):
                     raise Wrong("pmemobj_check: the image is inconsistent")
@@ -180,7 +185,7 @@ class Checker:
     def _judge_open(self, event: Event, rng: random.Random) -> None:
         """The image is in place: recover it and compare."""
         view = self._recover(self.recording.allowed(event))
-        if rng.random() < 0.2:
+        if rng.random() < CHECKED_AFTER:
             self.replica.close()
             self.counts.checked_after += 1
             if not self.shim.check_file(self.replica.path):

@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.crash.runner import Outcome, examine
+from tests.crash.runner import Options, Outcome, examine
 from tests.crash.shim import ROOT
 
 SOURCES = ROOT / "native" / "src"
@@ -113,7 +113,7 @@ MUTANTS = [
         "the digest of a record is verified nowhere",
         "log.cpp",
         '#include "checksum.hpp"\n',
-        '#include "checksum.hpp"\n#define digest64(bytes) (header.digest)\n',
+        '#include "checksum.hpp"\n#define digest64(...) (header.digest)\n',
         "ring",
     ),
     Mutant(
@@ -384,5 +384,6 @@ def try_mutant(mutant: Mutant, directory: Path, seed: int = 0) -> Verdict:
     """Build it and examine its workload until something fails; leaves files in `directory`."""
     began = time.monotonic()
     native = compile_mutant(mutant, directory)
-    outcome = examine(mutant.workload, seed, BUDGET, 1, native=native, max_failures=1)
+    options = Options(budget=BUDGET, jobs=1, native=native, max_failures=1)
+    (outcome,) = examine([mutant.workload], seed, options)
     return Verdict(mutant, outcome, time.monotonic() - began)

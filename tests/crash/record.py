@@ -19,6 +19,7 @@ class Told(msgspec.Struct):
 
     name: str
     seed: int
+    length: float
     views: list[View]
     """The pool's state when so many operations were done."""
 
@@ -50,9 +51,9 @@ class Recording:
         return [before, self.told.views[event.mark + 1]]
 
 
-def record(shim: Shim, directory: Path, name: str, seed: int) -> None:
+def record(shim: Shim, directory: Path, name: str, seed: int, length: float) -> None:
     """Run the workload and leave in `directory` what load() reads."""
-    made = workload(name, seed)
+    made = workload(name, seed, length)
     replica = Replica(directory / "recorded", made.log_size)
     creates = isinstance(made.operations[0], Create)
     if not creates:
@@ -83,7 +84,7 @@ def record(shim: Shim, directory: Path, name: str, seed: int) -> None:
         assert Kind.RENAME in kinds, "the pool was not made under a temporary name and renamed"
         # Not about lines: the file system may still forget the file's size and blocks.
         assert Kind.SYNC in kinds[: kinds.index(Kind.RENAME)], "renamed before it was synced"
-    told = Told(name, seed, views, replies)
+    told = Told(name, seed, length, views, replies)
     (directory / "told").write_bytes(msgspec.msgpack.encode(told))
 
 
@@ -91,4 +92,4 @@ def load(directory: Path) -> Recording:
     """Read what record() left."""
     told = msgspec.msgpack.decode((directory / "told").read_bytes(), type=Told)
     events = read_trace(directory / "trace")
-    return Recording(workload(told.name, told.seed), told, directory / "base", events)
+    return Recording(workload(told.name, told.seed, told.length), told, directory / "base", events)

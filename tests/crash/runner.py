@@ -39,15 +39,15 @@ MAX_FAILURES = 5
 class Failure:
     """An image that was not recovered, and the command that shows it again."""
 
-    workload: str
-    seed: int
+    of: Outcome
     case: str
     text: str
 
     @property
     def command(self) -> str:
         """Reproduces it, from the root of the checkout."""
-        return f"python -m tests.crash reproduce {self.workload} {self.case!r} --seed {self.seed}"
+        made = f"python -m tests.crash reproduce {self.of.workload} {self.case!r}"
+        return f"{made} --seed {self.of.seed} --length {self.of.length:g}"
 
 
 @dataclass
@@ -56,6 +56,7 @@ class Outcome:
 
     workload: str
     seed: int
+    length: float
     operations: int = 0
     points: int = 0
     exhausted: int = 0
@@ -142,10 +143,11 @@ def scratch() -> Iterator[Path]:
         shutil.rmtree(path)
 
 
-def record(directory: Path, name: str, seed: int, native: Path | None) -> str | None:
+def record(directory: Path, of: Outcome, native: Path | None) -> str | None:
     """Record a workload into `directory`; returns what went wrong, when something did."""
+    words = ["record", str(directory), of.workload, str(of.seed), str(of.length)]
     done = subprocess.run(
-        [sys.executable, "-m", "tests.crash.worker", "record", str(directory), name, str(seed)],
+        [sys.executable, "-m", "tests.crash.worker", *words],
         capture_output=True,
         env=shim.environment(native),
         cwd=shim.ROOT,
@@ -158,50 +160,59 @@ def record(directory: Path, name: str, seed: int, native: Path | None) -> str | 
     return f"without any crash ({done.returncode}): {text[-1500:]}"
 
 
-def deal(events: list[Event], budget: int) -> tuple[list[Task], int]:
-    """The tasks of a workload for about `budget` images in all, and how many of its crash points
-    they exhaust. Every crash point has the same share until it is exhausted."""
-    own = own_lines(events)
+@dataclass(frozen=True)
+class Point:
+    """A crash point: how many images exhaust it, and whether it is before a pool has its name."""
+
+    total: int
+    temporary: bool
+    damage: bool
+
+    def share(self, depth: int) -> int:
+        """Images that it gets when others get `depth`."""
+        return min(depth, TEMPORARY_BUDGET) if self.temporary else depth
+
+
+def points(events: list[Event]) -> list[Point]:
+    """The crash points of a recording."""
+    own, before, made = own_lines(events), None, []
     kinds = [event.kind for event in events]
-    temporary = kinds.index(Kind.RENAME) if Kind.RENAME in kinds else 0
-    totals = []
+    named = kinds.index(Kind.RENAME) if Kind.RENAME in kinds else 0
     for number, event in enumerate(events):
-        total = combinations(event, split(event, events[number - 1] if number else None, own))
-        totals.append(min(total, 2 * LIMIT, TEMPORARY_BUDGET if number < temporary else total))
+        total = combinations(event, split(event, before, own))
+        made.append(Point(total, number < named, event.kind is Kind.MARK and event.mark > 0))
+        before = event
+    return made
+
+
+def depth_for(all_points: list[Point], budget: int) -> int:
+    """The number of images of one crash point with which all together have about `budget`; at
+    least a few, at most what exhausts twelve lines. A budget of 0 asks for the most."""
     low, high = 4, 2 * LIMIT
-    while low < high:
+    while budget > 0 and low < high:
         middle = (low + high + 1) // 2
-        if sum(min(total, middle) for total in totals) <= budget:
+        if sum(min(point.total, point.share(middle)) for point in all_points) <= budget:
             low = middle
         else:
             high = middle - 1
-    tasks, exhausted = [], 0
-    for number, event in enumerate(events):
-        total = combinations(event, split(event, events[number - 1] if number else None, own))
-        share = TEMPORARY_BUDGET if number < temporary else low
-        exhausted += total <= min(share, 2 * LIMIT)
-        tasks.append(
-            Task(number, share, AGAIN, DAMAGE if event.kind is Kind.MARK and event.mark else 0)
-        )
-    return tasks, exhausted
+    return high
 
 
 class Run:
-    """One workload being examined by `jobs` processes."""
+    """One recorded workload being examined."""
 
-    def __init__(
-        self, directory: Path, outcome: Outcome, native: Path | None, max_failures: int
-    ) -> None:
+    def __init__(self, directory: Path, outcome: Outcome, options: Options) -> None:
         self.directory = directory
         self.outcome = outcome
-        self.native = native
-        self.max_failures = max_failures
+        self.options = options
         self._lock = threading.Lock()
         self._tasks: Iterator[Task] = iter(())
+        self._done = 0
 
-    def go(self, tasks: list[Task], jobs: int, progress: Callable[[int], None]) -> None:
-        """Do the tasks; `progress` is called with the number of images after each."""
+    def go(self, tasks: list[Task], progress: Callable[[int], None]) -> None:
+        """Do the tasks; `progress` is called with the number of crash points done."""
         self._tasks = iter(tasks)
+        jobs = self.options.jobs
         with ThreadPoolExecutor(jobs) as pool:
             for done in [pool.submit(self._serve, number, progress) for number in range(jobs)]:
                 done.result()
@@ -213,7 +224,7 @@ class Run:
             while (task := self._next()) is not None:
                 if process is None:
                     own = self.directory / f"worker-{number}-{starts}"
-                    process = Process(self.directory, own, self.native)
+                    process = Process(self.directory, own, self.options.native)
                     starts += 1
                 try:
                     answer = process.ask(task)
@@ -222,58 +233,90 @@ class Run:
                     process.close()
                     process = None
                     continue
+                self._failed(answer.failures)
                 with self._lock:
                     self.outcome.add(answer.counts)
-                self._failed(answer.failures)
-                progress(answer.counts.images)
+                    self._done += 1
+                    progress(self._done)
         finally:
             if process is not None:
                 process.close()
 
     def _next(self) -> Task | None:
         with self._lock:
-            if len(self.outcome.failures) >= self.max_failures:
+            if len(self.outcome.failures) >= self.options.max_failures:
                 return None
             return next(self._tasks, None)
 
     def _failed(self, failures: list[tuple[str, str]]) -> None:
         with self._lock:
             for case, text in failures:
-                failure = Failure(self.outcome.workload, self.outcome.seed, case, text)
-                self.outcome.failures.append(failure)
+                self.outcome.failures.append(Failure(self.outcome, case, text))
+
+
+@dataclass(frozen=True)
+class Options:
+    """How much is examined, by whom."""
+
+    budget: int
+    """Images of all workloads together, without those of recoveries that are crashed again; 0: all
+    combinations up to twelve lines at each crash point."""
+
+    jobs: int
+    length: float = 1.0
+    """Of the workloads."""
+
+    native: Path | None = None
+    max_failures: int = MAX_FAILURES
 
 
 def examine(
-    name: str,
+    names: list[str],
     seed: int,
-    budget: int,
-    jobs: int,
-    *,
-    native: Path | None = None,
-    max_failures: int = MAX_FAILURES,
-    progress: Callable[[int], None] = lambda images: None,
-) -> Outcome:
-    """Examine workload `name` from `seed` with about `budget` images."""
-    began = time.monotonic()
-    outcome = Outcome(name, seed)
+    options: Options,
+    progress: Callable[[str, int, int], None] = lambda name, done, total: None,
+) -> list[Outcome]:
+    """Examine workloads. `progress` is called with (workload, crash points done, of how many)."""
     with scratch() as directory:
-        wrong = record(directory, name, seed, native)
-        if wrong is not None:
-            outcome.failures.append(Failure(name, seed, "0 -", wrong))
-        else:
-            events = read_trace(directory / "trace")
-            tasks, outcome.exhausted = deal(events, budget)
-            outcome.points = len(events)
+        outcomes = [Outcome(name, seed, options.length) for name in names]
+        for outcome in outcomes:
+            (directory / outcome.workload).mkdir()
+
+        def prepare(outcome: Outcome) -> list[Event]:
+            where = directory / outcome.workload
+            wrong = record(where, outcome, options.native)
+            if wrong is None:
+                return read_trace(where / "trace")
+            outcome.failures.append(Failure(outcome, "0 -", wrong))
+            return []
+
+        with ThreadPoolExecutor(options.jobs) as pool:
+            recorded = list(pool.map(prepare, outcomes))
+        found = [points(events) for events in recorded]
+        depth = depth_for([point for each in found for point in each], options.budget)
+        for outcome, events, each in zip(outcomes, recorded, found, strict=True):
+            if not events:
+                continue
+            began = time.monotonic()
+            outcome.points = len(each)
+            outcome.exhausted = sum(point.total <= point.share(depth) for point in each)
             outcome.operations = max(event.mark for event in events)
-            Run(directory, outcome, native, max_failures).go(tasks, jobs, progress)
-    outcome.seconds = time.monotonic() - began
-    return outcome
+            tasks = [
+                Task(number, point.share(depth), AGAIN, DAMAGE * point.damage)
+                for number, point in enumerate(each)
+            ]
+            run = Run(directory / outcome.workload, outcome, options)
+            run.go(tasks, lambda done, o=outcome: progress(o.workload, done, o.points))  # type: ignore[misc]
+            outcome.seconds = time.monotonic() - began
+    return outcomes
 
 
-def reproduce(name: str, seed: int, case: str, keep: Path | None = None) -> str | None:
+def reproduce(
+    name: str, seed: int, length: float, case: str, keep: Path | None = None
+) -> str | None:
     """Examine one image again; returns what is wrong, or nothing when it is recovered."""
     with scratch() as directory:
-        wrong = record(directory, name, seed, None)
+        wrong = record(directory, Outcome(name, seed, length), None)
         if wrong is not None:
             return wrong
         process = Process(directory, directory / "worker", None)

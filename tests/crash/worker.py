@@ -1,6 +1,6 @@
 """A process under the preloaded library: records a workload, or judges images on demand.
 
-    python -m tests.crash.worker record DIRECTORY NAME SEED
+    python -m tests.crash.worker record DIRECTORY NAME SEED LENGTH
     python -m tests.crash.worker check DIRECTORY OWN-DIRECTORY
 
 `check` reads one Task per line and answers each with one Answer. Before each image its text goes
@@ -99,8 +99,8 @@ class Worker:
 def main(arguments: list[str]) -> None:
     """See the top of the module."""
     if arguments[0] == "record":
-        directory, name, seed = arguments[1:]
-        record(Shim(), Path(directory), name, int(seed))
+        directory, name, seed, length = arguments[1:]
+        record(Shim(), Path(directory), name, int(seed), float(length))
         return
     worker = Worker(Path(arguments[1]), Path(arguments[2]))
     for line in sys.stdin:

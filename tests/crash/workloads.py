@@ -28,8 +28,9 @@ class Workload:
 class Script:
     """Writes down a workload: keeps the slot numbers and the ballot."""
 
-    def __init__(self, rng: random.Random) -> None:
+    def __init__(self, rng: random.Random, length: float) -> None:
         self.rng = rng
+        self.length = length
         self.operations: list[Operation] = []
         self.round = 1
         self.accepted = 0
@@ -37,6 +38,10 @@ class Script:
         self.values: dict[int, Value] = {}
         self.sessions: dict[int, list[int]] = {}  # id: next sequence, window, lowest
         self._number = 0
+
+    def turns(self, count: int) -> range:
+        """`count` turns of a workload of full length."""
+        return range(max(4, round(count * self.length)))
 
     def value(self, *entries: Entry) -> Value:
         """A value that no other has been."""
@@ -100,7 +105,7 @@ def create(script: Script) -> None:
 def promises(script: Script) -> None:
     """Promises alone, with records, with records of the slot before in a higher ballot."""
     rng = script.rng
-    for turn in range(36):
+    for turn in script.turns(36):
         if turn % 3 == 0:
             script.accept(promise=True)
         elif turn % 3 == 1:
@@ -116,7 +121,7 @@ def ring(script: Script) -> None:
     """Laps of the log: records of all sizes, several per write, skip records, truncations."""
     rng = script.rng
     used = 0
-    for turn in range(70):
+    for turn in script.turns(70):
         sizes = [rng.choice([0, 32, 64, 200, 700]) for _ in range(rng.choice([1, 1, 2, 3]))]
         values = [script.value((1, turn, 0, 0, rng.randbytes(size))) for size in sizes]
         script.accept(*values, promise=turn % 10 == 5)
@@ -138,7 +143,7 @@ def values(script: Script) -> None:
     script.step(script.open(4))
     (session,) = script.sessions
     keys = [b"", b"a", b"a\0", b"ab", b"b" * 70, *[rng.randbytes(3) for _ in range(5)]]
-    for _ in range(36):
+    for _ in script.turns(36):
         entries = []
         for _ in range(rng.choice([1, 1, 2])):
             key, data = rng.choice(keys), rng.randbytes(rng.choice([0, 8, 40, 90, 700]))
@@ -164,7 +169,7 @@ def sessions(script: Script) -> None:
     """Sessions opened, closed, expired, requests repeated, long replies kept and replaced."""
     rng = script.rng
     sent: list[Entry] = []
-    for turn in range(40):
+    for turn in script.turns(40):
         if turn % 6 == 0 or not script.sessions:
             script.step(script.open(rng.choice([1, 2, 5, 12])))
             continue
@@ -185,7 +190,7 @@ def machine(script: Script) -> None:
     rng = script.rng
     script.step(script.open(3))
     (session,) = script.sessions
-    for turn in range(30):
+    for turn in script.turns(30):
         entries = [script.command(session, b"run") for _ in range(rng.choice([1, 2]))]
         value = script.value(*entries)
         script.accept(value)
@@ -206,7 +211,7 @@ def mixed(script: Script) -> None:
     """All of it as it comes in a life: leaders change, clients come and go, the log is cut."""
     rng = script.rng
     script.accept(promise=True)
-    for turn in range(70):
+    for turn in script.turns(70):
         entries = [] if script.sessions and turn % 9 else [script.open(rng.choice([2, 6]))]
         for session in list(script.sessions)[-3:]:
             if rng.random() < 0.5 and (not entries or entries[0][1] != session):
@@ -232,8 +237,9 @@ SCRIPTS: dict[str, Callable[[Script], None]] = {
 """By name; in the order in which they run."""
 
 
-def workload(name: str, seed: int) -> Workload:
-    """The workload `name` from `seed`; the same each time. Raises KeyError."""
-    script = Script(random.Random(f"{name}:{seed}"))
+def workload(name: str, seed: int, length: float = 1.0) -> Workload:
+    """The workload `name` from `seed`, so much of its full length; the same each time. Raises
+    KeyError."""
+    script = Script(random.Random(f"{name}:{seed}"), length)
     SCRIPTS[name](script)
     return Workload(name, seed, script.operations)
