@@ -37,6 +37,7 @@ class Audit {
     reach(root->engine.session_table, places * 8, "the session table");
     const auto* table = reinterpret_cast<std::uint64_t*>(base_ + root->engine.session_table);
     for (std::uint64_t place = 0; place < places; ++place) {
+      counts(&table[place], sizeof table[place]);
       if (table[place] != 0) session(table[place]);
     }
     for (auto& container : root->engine.containers) {
@@ -97,7 +98,7 @@ class Audit {
     counts(object, sizeof *object);
     for (std::uint32_t i = 0; i < object->window; ++i) {
       const auto& cell = object->cells()[i];
-      if (cell.set) counts(&cell, sizeof cell);
+      counts(&cell, sizeof cell);  // unused ones must be zero
       if (cell.blob == 0) continue;
       reach(cell.blob, cell.length, "a reply");
       counts(base_ + cell.blob, cell.length);

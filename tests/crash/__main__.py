@@ -25,6 +25,7 @@ console = Console(stderr=True)
 
 JSON = Annotated[bool, typer.Option("--json", help="one JSON object per workload or mutant")]
 SEED = Annotated[int, typer.Option(help="of the workloads and of what is sampled")]
+CORES = os.cpu_count() or 1
 JOBS = Annotated[int, typer.Option(help="processes; one per core is best")]
 LENGTH = Annotated[float, typer.Option(help="of the workloads: 1 is full length")]
 
@@ -46,7 +47,7 @@ def run(
     ] = 200_000,
     seed: SEED = 0,
     length: LENGTH = 1.0,
-    jobs: JOBS = os.cpu_count() or 1,
+    jobs: JOBS = CORES,
     as_json: JSON = False,
 ) -> None:
     """Crash at every fence, reopen every image.
@@ -55,6 +56,10 @@ def run(
     done, a power failure could leave any combination of the lines that were not durable yet: each
     is made, opened by the real code, and compared with what the workload was told. Fails when one
     image is not recovered, with the command that shows it again.
+
+    In the table: points are crash points, exhausted those of which every combination was tried;
+    again are crashes of a recovery, torn have lines of which words are missing, flipped have a
+    flipped bit and must be refused.
     """
     unknown = sorted(set(workloads or []) - set(SCRIPTS))
     if unknown:
@@ -93,14 +98,14 @@ def plain(outcome: Outcome) -> dict[str, object]:
 
 def table(outcomes: list[Outcome]) -> Table:
     """Outcomes for a person."""
-    made = Table(box=None)
-    heads = "workload", "operations", "crash points", "exhausted", "images", "distinct"
-    for head in (*heads, "recovery crashed", "torn", "flipped bits", "failed", "seconds"):
-        made.add_column(head, justify="left" if head == "workload" else "right")
+    made = Table(box=None, padding=(0, 0, 0, 1))
+    heads = "operations", "points", "exhausted", "images", "distinct", "again", "torn", "flipped"
+    for head in ("workload", *heads, "failed", "s"):
+        made.add_column(head, justify="left" if head == "workload" else "right", no_wrap=True)
     for o in outcomes:
         numbers = (o.operations, o.points, o.exhausted, o.images, o.distinct, o.again, o.torn)
         cells = [f"{number:,}" for number in (*numbers, o.damaged, len(o.failures))]
-        made.add_row(o.workload, *cells, f"{o.seconds:.1f}")
+        made.add_row(o.workload, *cells, f"{o.seconds:.0f}")
     return made
 
 
@@ -144,7 +149,7 @@ def mutants(
         list[str] | None, typer.Argument(help="words of the mutants' names; all when none is given")
     ] = None,
     seed: SEED = 0,
-    jobs: JOBS = os.cpu_count() or 1,
+    jobs: JOBS = CORES,
     as_json: JSON = False,
 ) -> None:
     """Break the storage code on purpose, once for each mutant: the check must notice."""

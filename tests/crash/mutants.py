@@ -33,6 +33,8 @@ class Mutant:
     old: str
     new: str
     workload: str
+    always: bool = False
+    """Whether `make test` tries it; `make crash` tries all."""
 
 
 MUTANTS = [
@@ -42,6 +44,7 @@ MUTANTS = [
         "  pmemobj_drain(pool_);\n  tail_ = position;",
         "  tail_ = position;",
         "ring",
+        always=True,
     ),
     Mutant(
         "a record's batch is not flushed",
@@ -49,6 +52,7 @@ MUTANTS = [
         "pmemobj_memcpy(pool_, target + kUnit, bytes.data(), bytes.size(), PMEMOBJ_F_MEM_NODRAIN);",
         "std::memcpy(target + kUnit, bytes.data(), bytes.size());",
         "ring",
+        always=True,
     ),
     Mutant(
         "a record's header is not flushed",
@@ -73,6 +77,7 @@ MUTANTS = [
         "  publish(root_.tail, ahead);\n"
         "  auto position = tail_;\n  for (const auto& record : records) {\n    const auto units",
         "promises",
+        always=True,
     ),
     Mutant(
         "positions are stored, not persisted",
@@ -87,6 +92,7 @@ MUTANTS = [
         "pmemobj_persist(pool_, &word, sizeof word);",
         "pmemobj_flush(pool_, &word, sizeof word);",
         "promises",
+        always=True,
     ),
     Mutant(
         "the head moves before the truncation is published",
@@ -94,6 +100,7 @@ MUTANTS = [
         "  publish(root_.truncated, truncated_);\n  auto head = head_;",
         "  auto head = head_;",
         "ring",
+        always=True,
     ),
     Mutant(
         "the head moves in memory only: the ring is reused too early",
@@ -130,6 +137,7 @@ MUTANTS = [
         "      cell.counter != promise_counter_) {",
         "if (cell.counter != promise_counter_) {",
         "promises",
+        always=True,
     ),
     Mutant(
         "a promise is written over the valid one",
@@ -157,6 +165,7 @@ MUTANTS = [
         "  pmemobj_persist(pool_, &root_->promise_word, sizeof(Word));\n"
         "  pmemobj_memcpy_persist(pool_, &cell, &fresh, sizeof fresh);\n",
         "promises",
+        always=True,
     ),
     Mutant(
         "the promise is switched without a flush",
@@ -171,6 +180,7 @@ MUTANTS = [
         "  if (promise) write_promise(*promise);\n  log_->append(records);",
         "  log_->append(records);\n  if (promise) write_promise(*promise);",
         "promises",
+        always=True,
     ),
     Mutant(
         "a pool is renamed before its contents are synced",
@@ -178,6 +188,7 @@ MUTANTS = [
         "    sync_path(temporary, O_RDWR | O_CLOEXEC);\n",
         "",
         "create",
+        always=True,
     ),
     Mutant(
         "a pool's name is not synced",
@@ -185,6 +196,7 @@ MUTANTS = [
         "    sync_path(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);\n",
         "",
         "create",
+        always=True,
     ),
     Mutant(
         "a pool is made under its final name",
@@ -199,6 +211,7 @@ MUTANTS = [
         "  tx.add(&root_.applied, sizeof root_.applied);\n",
         "",
         "sessions",
+        always=True,
     ),
     Mutant(
         "the applied position is in the transaction without its old contents",
@@ -214,6 +227,7 @@ MUTANTS = [
         "  tx.commit();\n  Transaction second(pool_.handle());\n"
         "  std::size_t next = 0;\n  auto answers = commit(second, used,",
         "machine",
+        always=True,
     ),
     Mutant(
         "a value is overwritten outside the transaction",
@@ -228,6 +242,7 @@ MUTANTS = [
         "  tx.add(leaf, sizeof(Leaf) + leaf->key_length + longer);\n",
         "  (void)longer;\n  tx.add(leaf, sizeof(Leaf));\n",
         "values",
+        always=True,
     ),
     Mutant(
         "the pointer to a new branch is not in the transaction",
@@ -235,6 +250,7 @@ MUTANTS = [
         "  tx.add(slot, sizeof *slot);\n  *slot = offset_of(branch) | kBranchTag;",
         "  *slot = offset_of(branch) | kBranchTag;",
         "values",
+        always=True,
     ),
     Mutant(
         "the pointer past a removed item is not in the transaction",
@@ -270,6 +286,7 @@ MUTANTS = [
         "  tx.add(&cell, sizeof cell);\n",
         "",
         "sessions",
+        always=True,
     ),
     Mutant(
         "a new session's entry in the table is not in the transaction",
@@ -284,6 +301,7 @@ MUTANTS = [
         "    if (blob != 0) tx.release(pmemobj_oid(base() + blob));\n",
         "    (void)blob;\n",
         "sessions",
+        always=True,
     ),
     Mutant(
         "a session that stores no reply is not in the transaction",

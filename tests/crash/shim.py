@@ -57,9 +57,6 @@ def environment(native: Path | None = None) -> dict[str, str]:
     made["PMEM_IS_PMEM_FORCE"] = "1"  # a file on tmpfs stands for persistent memory
     made["PYTHONPATH"] = f"{ROOT / 'src'}:{ROOT}"
     made["PYTHONHASHSEED"] = "0"
-    # Opening a pool makes, and closing it frees, ten thousand small objects of libpmemobj: a third
-    # of the time of an image when they pass through malloc's slow path.
-    made["GLIBC_TUNABLES"] = "glibc.malloc.tcache_count=30000"
     made.pop("MPAXOS_CRASH_NATIVE", None)
     if native is not None:
         made["MPAXOS_CRASH_NATIVE"] = str(native)
