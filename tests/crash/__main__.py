@@ -20,7 +20,9 @@ from tests.crash.mutants import MUTANTS, Mutant, Verdict, try_mutant
 from tests.crash.runner import Options, Outcome, examine, reproduce
 from tests.crash.workloads import SCRIPTS
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help=__doc__, rich_markup_mode="markdown"
+)
 console = Console(stderr=True)
 
 JSON = Annotated[bool, typer.Option("--json", help="one JSON object per workload or mutant")]
@@ -78,7 +80,8 @@ def run(
         for outcome in outcomes:
             print(msgspec.json.encode(plain(outcome)).decode())
     else:
-        Console().print(table(outcomes))
+        # As wide as the table is: it is also read in the logs of continuous integration.
+        Console(width=max(100, console.width)).print(table(outcomes))
         print(summary(outcomes, time.monotonic() - began))
     for failure in [failure for outcome in outcomes for failure in outcome.failures]:
         print(f"\n{failure.text}\nreproduce: {failure.command}", file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -85,6 +86,16 @@ class Died(Exception):
     """A process of the checker died; says how."""
 
 
+def cause(status: int) -> str:
+    """An exit status in words."""
+    if status >= 0:
+        return f"exit status {status}"
+    name = signal.Signals(-status).name
+    if name == "SIGKILL":
+        return "SIGKILL: from outside, or there was no memory left"
+    return f"{name}: the recovery hangs" if name == "SIGALRM" else name
+
+
 class Process:
     """One worker."""
 
@@ -114,7 +125,7 @@ class Process:
             status = self._process.wait()
             self._errors.seek(0)
             told = self._errors.read().decode(errors="replace").strip()
-            raise Died(f"the process died ({status}): {told[-1500:]}")
+            raise Died(f"the process died ({cause(status)}): {told[-1500:]}")
         return msgspec.json.decode(line, type=Answer)
 
     def case(self) -> str:
