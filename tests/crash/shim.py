@@ -8,6 +8,7 @@ import os
 import shlex
 import struct
 import subprocess
+import threading
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -22,8 +23,16 @@ def compiler() -> list[str]:
     return shlex.split(os.environ.get("CXX", "c++"))
 
 
+_compiling = threading.Lock()
+
+
 def library() -> Path:
     """Path of the preloaded library; compiled when its sources changed (a few seconds)."""
+    with _compiling:
+        return _library()
+
+
+def _library() -> Path:
     sources = sorted(SOURCES.glob("*.cpp"))
     product = [ROOT / "native" / "src" / name for name in HEADERS]
     digest = hashlib.sha256()
