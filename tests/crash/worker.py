@@ -73,10 +73,12 @@ class Worker:
         checker = self.checker
         rng = random.Random(f"{self.seed}:{task.event}")
         for case in checker.cases(task.event, task.budget, rng):
-            if not self._try(case, lambda case=case: checker.judge(case, rng)):  # type: ignore[misc]
+            # Of its own for each image: which process examined what before must not matter.
+            own = random.Random(f"{self.seed}:{case}")
+            if not self._try(case, lambda case=case, own=own: checker.judge(case, own)):  # type: ignore[misc]
                 continue
-            if not case.temporary and rng.random() < task.again:
-                for inner in checker.again(case, rng):
+            if not case.temporary and own.random() < task.again:
+                for inner in checker.again(case, own):
                     self._try(inner, lambda inner=inner: checker.judge_again(inner))  # type: ignore[misc]
         for case in checker.damages(task.event, task.damage, rng) if task.damage else ():
             self._try(case, lambda case=case: checker.judge_damaged(case))  # type: ignore[misc]
