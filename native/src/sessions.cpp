@@ -29,6 +29,15 @@ std::uint32_t crc_of(const Cell& cell, std::string_view payload) {
                   ". Restore this replica from a good copy");
 }
 
+// A cell that no reply was ever stored in is zero throughout: were only `set` looked at, one
+// flipped bit would make a reply vanish and its command run twice.
+void check_empty(const Cell& cell) {
+  const std::string_view bytes(reinterpret_cast<const char*>(&cell), sizeof cell);
+  if (bytes.find_first_not_of('\0') != std::string_view::npos) {
+    damaged("an unused reply cell is not empty");
+  }
+}
+
 Action action(Verdict verdict, std::uint32_t index, const Entry& entry) {
   Action made{};
   made.verdict = verdict;
@@ -88,7 +97,10 @@ void Sessions::load(std::uint32_t place, std::uint64_t offset) {
   mirror.sequences.assign(object->window, 0);
   for (std::uint32_t i = 0; i < object->window; ++i) {
     const auto& cell = object->cells()[i];
-    if (!cell.set) continue;
+    if (!cell.set) {
+      check_empty(cell);
+      continue;
+    }
     check(cell);
     mirror.lowest = std::max(mirror.lowest, cell.lowest);
     mirror.used = std::max(mirror.used, cell.used);
