@@ -28,7 +28,8 @@ Engine::Engine(Pool& pool)
     : pool_(pool), root_(pool.engine_root()), sessions_(pool, &watchers_) {
   if (root_.installing.bits != 0) {
     throw Error(ErrorKind::kStorageIncomplete,
-                "the pool holds an image that has not arrived completely: go on installing it");
+                "the pool holds an image of the state that has not arrived completely: it is not a "
+                "replica. Go on with the transfer, or remove the file and begin it anew");
   }
   const auto& applied = root_.applied;
   invariant(applied.sessions == sessions_.count() && applied.reply_slots == sessions_.reply_slots(),
