@@ -18,16 +18,23 @@ LIMIT = 1 << 20
 Replies = list[tuple[int, int, int, bytes]]
 
 
-def make(path: Path, *, installing: bool = False, state_limit: int = LIMIT) -> Pool:
-    pools.make(
-        path, size=SIZE, state_limit=state_limit, max_reply_slots=6000, installing=installing
+def make(
+    path: Path, *, installing: bool = False, size: int = SIZE, state_limit: int = LIMIT
+) -> Pool:
+    Pool.create(
+        str(path),
+        size=size,
+        log_size=pools.LOG,
+        cluster=pools.CLUSTER,
+        replica=1,
+        replicas=3,
+        machine="test",
+        state_limit=state_limit,
+        max_sessions=64,
+        max_reply_slots=6000,
+        installing=installing,
     )
-    return pools.reopen(path, size=SIZE, installing=installing)
-
-
-def start_native(engine: Engine, traffic: Traffic) -> None:
-    """One slot by the native machine, so that its container is there."""
-    apply_native(engine, engine.mark[0] + 1, traffic.batch(1)[0])
+    return pools.reopen(path, size=size, installing=installing)
 
 
 def apply_native(engine: Engine, slot: int, batch: Batch) -> Replies:

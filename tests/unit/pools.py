@@ -39,7 +39,6 @@ def make(
     state_limit: int = 8 << 20,
     max_sessions: int = 64,
     max_reply_slots: int = 512,
-    installing: bool = False,
 ) -> None:
     Pool.create(
         str(path),
@@ -52,11 +51,8 @@ def make(
         state_limit=state_limit,
         max_sessions=max_sessions,
         max_reply_slots=max_reply_slots,
-        installing=installing,
     )
 
 
-def reopen(
-    path: Path, *, size: int = SIZE, replica: int = 1, installing: bool = False
-) -> Pool:
+def reopen(path: Path, *, size: int = SIZE, replica: int = 1, installing: bool = False) -> Pool:
     return Pool(str(path), cluster=CLUSTER, replica=replica, size=size, installing=installing)

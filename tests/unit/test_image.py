@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from mpaxos import _native as n
 from mpaxos._native import Batch, Engine, ImageSource, ImageTarget
 from mpaxos.errors import (
-    ConfigError,
     ImageError,
     InvariantViolated,
     StorageFull,
@@ -45,9 +44,7 @@ def put_all(engine: Engine, session: int, first: int, items: dict[str, bytes]) -
 
 def opened(engine: Engine, window: int = 512) -> int:
     slot = engine.mark[0] + 1
-    (reply,) = engine.apply_kv(
-        slot, 5, Batch.build(0, 1, slot, [open_entry(77, window)])
-    ).entries()
+    (reply,) = engine.apply_kv(slot, 5, Batch.build(0, 1, slot, [open_entry(77, window)])).entries()
     return int.from_bytes(reply[3], "little")
 
 
@@ -217,7 +214,9 @@ def test_a_sustained_load_does_not_keep_an_image_from_ending(directory: Path) ->
     engine = Engine(image_world.make(directory / "a"))
     session = opened(engine)
     for start in range(0, 2000, 200):
-        put_all(engine, session, 1 + start, {f"k{i:05}": b"x" * 60 for i in range(start, start + 200)})
+        put_all(
+            engine, session, 1 + start, {f"k{i:05}": b"x" * 60 for i in range(start, start + 200)}
+        )
     source = ImageSource(engine)
     chunks, sequence, calls = [], 10_000, 0
     while not source.cut:
@@ -226,7 +225,12 @@ def test_a_sustained_load_does_not_keep_an_image_from_ending(directory: Path) ->
         chunks.append(chunk)
         calls += 1
         if not source.cut:
-            put_all(engine, session, sequence, {f"k{i:05}": bytes([calls % 256]) * 60 for i in range(120)})
+            put_all(
+                engine,
+                session,
+                sequence,
+                {f"k{i:05}": bytes([calls % 256]) * 60 for i in range(120)},
+            )
             sequence += 120
     at_cut = engine.state_digest()
     assert calls < 600
@@ -252,7 +256,7 @@ def test_an_image_asked_for_too_seldom_is_given_up(directory: Path) -> None:
     source = ImageSource(engine, max_dirty=2000)
     source.next(16384)
     put_all(engine, session, 1000, {f"k{i:03}": b"y" for i in range(100)})
-    with pytest.raises(ImageError, match="given up.*2000 bytes.*too seldom"):
+    with pytest.raises(ImageError, match=r"given up.*2000 bytes.*too seldom"):
         source.next()
     put_all(engine, session, 2000, {"a": b"the engine goes on"})
     drained(ImageSource(engine))
@@ -360,22 +364,12 @@ def test_a_pool_too_small_is_full_and_nothing_else(directory: Path) -> None:
     session = opened(engine)
     for i in range(10):
         put_all(engine, session, 1 + i, {f"k{i}": bytes(1 << 20)})
-    pools.make(
-        directory / "b",
-        size=10 << 20,
-        state_limit=20 << 20,
-        max_reply_slots=6000,
-        installing=True,
+    target = ImageTarget(
+        image_world.make(directory / "b", installing=True, size=10 << 20, state_limit=20 << 20)
     )
-    target = ImageTarget(pools.reopen(directory / "b", size=10 << 20, installing=True))
     chunks = drained(ImageSource(engine))
     with pytest.raises(StorageFull, match="no room"):
         for chunk in chunks:
             before = target.progress()
             target.install(chunk)
     assert target.progress() == before
-
-
-def test_bad_arguments_of_a_pool_are_still_told(directory: Path) -> None:
-    with pytest.raises(ConfigError):
-        pools.Pool(str(directory / "x"), cluster=b"short", replica=1, size=1, installing=True)
