@@ -77,10 +77,10 @@ void bind_image(nb::module_& m) {
   nb::class_<ImageSource>(m, "ImageSource")
       .def(
           "__init__",
-          [](ImageSource* self, Engine& engine, std::uint64_t max_final, std::uint64_t max_dirty) {
-            new (self) ImageSource(engine, {max_final, max_dirty});
+          [](ImageSource* self, Engine& engine, std::uint64_t max_dirty) {
+            new (self) ImageSource(engine, {max_dirty});
           },
-          "engine"_a, nb::kw_only(), "max_final"_a = 8 << 20, "max_dirty"_a = 32 << 20,
+          "engine"_a, nb::kw_only(), "max_dirty"_a = 128 << 20,
           nb::keep_alive<1, 2>())
       .def("next", &next, "max_bytes"_a = 256 << 10)
       .def_prop_ro("image", &ImageSource::image)

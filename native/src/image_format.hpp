@@ -14,7 +14,7 @@ inline constexpr std::uint16_t kChunkVersion = 1;
 inline constexpr std::uint16_t kChunkFinal = 1;  // flag: nothing follows
 
 // What a source may be asked for. A chunk may be longer by one key and the names of containers.
-inline constexpr std::size_t kMinChunk = 128;
+inline constexpr std::size_t kMinChunk = 256;
 inline constexpr std::size_t kMaxChunk = 4 << 20;
 inline constexpr std::size_t kMaxChunkLength = kMaxChunk + (128 << 10);
 

@@ -8,7 +8,6 @@
 namespace mpaxos {
 namespace {
 
-constexpr std::uint64_t kRoundsPerBound = 8;
 constexpr std::size_t kSmallestPart = 64;
 
 std::uint64_t random_image() {
@@ -59,9 +58,13 @@ bool ImageSource::passed(std::uint32_t container, std::string_view key) const {
 
 void ImageSource::item_changes(const ContainerRoot& container, std::string_view key,
                                const Leaf* old, std::optional<std::string_view> value) {
-  if (state_ != State::kSweeping) return;
   const auto number = static_cast<std::uint32_t>(&container - root_.containers);
-  if (!passed(number, key)) return;
+  if (state_ == State::kCut) {
+    dirty_.save(number, key, old != nullptr ? std::optional(old->value()) : std::nullopt);
+    if (dirty_.memory() > bounds_.max_dirty) state_ = State::kOverrun;
+    return;
+  }
+  if (state_ != State::kSweeping || !passed(number, key)) return;
   if (old != nullptr) items_sum_ -= item_digest(container.name, key, old->value());
   if (value) items_sum_ += item_digest(container.name, key, *value);
   dirty_.item(number, key, value ? value->size() : 0);
@@ -71,8 +74,8 @@ void ImageSource::item_changes(const ContainerRoot& container, std::string_view 
 void ImageSource::session_changes(std::uint32_t place, std::uint32_t cell, std::size_t size) {
   if (state_ != State::kSweeping || container_ < kMaxContainers) return;
   if (place > place_ || (place == place_ && session_ == 0)) return;
-  if (cell == kSessionItself) {
-    dirty_.session(place);
+  if (cell == kSessionTouched || cell == kSessionReplaced) {
+    dirty_.session(place, cell == kSessionReplaced);
   } else {
     dirty_.cell(place, cell, size);
   }
@@ -98,19 +101,20 @@ bool ImageSource::fits(Draft& draft, std::uint32_t container, std::size_t size) 
   return true;
 }
 
-bool ImageSource::put(Draft& draft, std::uint32_t container, const Leaf& leaf) {
-  const auto size = ChunkWriter::kPutSize + leaf.key_length + leaf.value_length;
+bool ImageSource::put(Draft& draft, std::uint32_t container, std::string_view key,
+                      std::string_view value) {
+  const auto size = ChunkWriter::kPutSize + key.size() + value.size();
   const auto most = draft.limit - sizeof(ChunkHeader) - sizeof(ContainerRoot::name) - 3;
-  if (size > most && leaf.value_length > kSmallestPart) {
+  if (size > most && value.size() > kSmallestPart) {
     staged_.emplace();
-    staged_->bytes = leaf.value();
+    staged_->bytes = value;
     staged_->container = container;
-    staged_->key = leaf.key();
+    staged_->key = key;
     push_staged(draft);
     return true;
   }
   if (!fits(draft, container, size)) return false;
-  draft.writer.put(static_cast<std::uint8_t>(container), leaf.key(), leaf.value());
+  draft.writer.put(static_cast<std::uint8_t>(container), key, value);
   return true;
 }
 
@@ -178,25 +182,30 @@ void ImageSource::push_staged(Draft& draft) {
 // ------------------------------------------------------------------ one chunk
 
 void ImageSource::drain(Draft& draft, std::uint64_t cost) {
-  for (std::uint32_t container = 0; container < kMaxContainers; ++container) {
-    while (const auto* key = dirty_.first_item(container)) {
-      if (draft.full || staged_ || draft.cost() >= cost) return;
-      const auto* leaf = engine_.tree(container).find(*key);
-      const bool done =
-          leaf != nullptr ? put(draft, container, *leaf) : erase(draft, container, *key);
-      if (!done) return;
-      draft.extra += kDirtyCost;
-      ++progress_.again;
-      dirty_.drop_first_item(container);
-    }
-  }
+  const auto enough = [&] { return draft.full || staged_ || draft.cost() >= cost; };
   std::uint32_t place = 0;
   while (auto* session = dirty_.first_session(place)) {
-    if (draft.full || staged_ || draft.cost() >= cost) return;
-    if (!drain_session(draft, place, *session)) return;
+    if (enough() || !drain_session(draft, place, *session)) return;
     ++progress_.again;
     dirty_.drop_first_session();
   }
+  std::uint32_t container = 0;
+  while (const auto* item = dirty_.first_item(container)) {
+    if (enough() || !drain_item(draft, container, item->first, item->second)) return;
+    draft.extra += kDirtyCost;
+    ++progress_.again;
+    dirty_.drop_first_item(container);
+  }
+}
+
+bool ImageSource::drain_item(Draft& draft, std::uint32_t container, std::string_view key,
+                             const DirtySet::Item& item) {
+  if (item.saved) {
+    return item.value ? put(draft, container, key, *item.value) : erase(draft, container, key);
+  }
+  const auto* leaf = engine_.tree(container).find(key);
+  return leaf != nullptr ? put(draft, container, key, leaf->value())
+                         : erase(draft, container, key);
 }
 
 // First the session, so that it is there when its replies arrive; what does not fit stays.
@@ -214,7 +223,7 @@ bool ImageSource::drain_session(Draft& draft, std::uint32_t place, DirtySet::Ses
       // Of another session that had a larger window and this place.
       if (cell >= view.object->window) continue;
       if (draft.full || staged_ || !put_reply(draft, place, view, cell)) return false;
-      draft.extra += kDirtyCost;
+      draft.extra += kReplyCost;
     }
   }
   return true;
@@ -229,7 +238,7 @@ void ImageSource::sweep_items(Draft& draft) {
         if (draft.full || staged_ || draft.cost() >= draft.limit) return;
         const auto* leaf = cursor.next();
         if (leaf == nullptr) break;
-        if (!put(draft, container_, *leaf)) return;
+        if (!put(draft, container_, leaf->key(), leaf->value())) return;
         draft.extra += kSweepCost;
         items_sum_ += item_digest(name_of(container_), leaf->key(), leaf->value());
         key_ = leaf->key();
@@ -261,53 +270,72 @@ void ImageSource::sweep_sessions(Draft& draft) {
   }
 }
 
-// What was changed goes first, but a quarter is the cursor's while it has a way to go: so it
-// arrives, whatever the load.
+// While the cursor has a way to go, what has changed behind it waits: it may change again before
+// it is worth sending. Only when it takes much memory it is sent meanwhile, and even then a quarter
+// is the cursor's: so it arrives, whatever the load.
 void ImageSource::fill(Draft& draft) {
   if (number_ == 0) {
     const auto& limits = engine_.pool().limits();
     draft.writer.head({limits.state_limit, limits.max_sessions, limits.max_reply_slots});
   }
   if (staged_) push_staged(draft);
-  if (!staged_) drain(draft, swept() ? draft.limit : draft.limit / 4 * 3);
+  if (!swept() && dirty_.memory() > bounds_.max_dirty / 2) {
+    if (dirty_.pass_over()) dirty_.begin_pass();
+    drain(draft, draft.limit / 4 * 3);
+  }
   if (!staged_) sweep_items(draft);
   if (!staged_ && container_ == kMaxContainers) sweep_sessions(draft);
+  if (swept()) drain(draft, draft.limit);
 }
 
 std::string ImageSource::finish(Draft& draft, bool final) {
-  auto chunk = draft.writer.seal(image_, number_++, engine_.slot(), final);
+  auto chunk = draft.writer.seal(image_, number_++, cut() ? end_.slot : engine_.slot(), final);
   ++progress_.chunks;
   progress_.bytes += chunk.size();
   return chunk;
 }
 
+// Fixes the position that the image is of. From now on the items that are left are sent as they
+// are now.
+void ImageSource::cut_now() {
+  const auto& applied = root_.applied;
+  end_ = {applied.slot,     applied.digest,      applied.time, applied.state_used,
+          applied.sessions, applied.reply_slots, items_sum_,   engine_.sessions().summary()};
+  for (std::uint32_t i = 0; i < kMaxContainers && !name_of(i).empty(); ++i) {
+    counts_.push_back({name_of(i), root_of(i).count});
+  }
+  state_ = State::kCut;
+}
+
 // Ends the image when nothing is left and the end fits.
 bool ImageSource::try_end(Draft& draft) {
   if (!swept() || staged_ || !dirty_.empty()) return false;
-  std::vector<ContainerCount> counts;
+  if (state_ == State::kSweeping) cut_now();
   std::size_t size = 1 + sizeof(EndRecord) + 1;
-  for (std::uint32_t i = 0; i < kMaxContainers && !name_of(i).empty(); ++i) {
-    counts.push_back({name_of(i), root_of(i).count});
-    size += 9 + name_of(i).size();
-  }
+  for (const auto& count : counts_) size += 9 + count.name.size();
   if (!fits(draft, kMaxContainers, size)) return false;
-  const auto& applied = root_.applied;
-  draft.writer.end({applied.slot, applied.digest, applied.time, applied.state_used,
-                    applied.sessions, applied.reply_slots, items_sum_,
-                    engine_.sessions().summary()},
-                   counts);
+  draft.writer.end(end_, counts_);
   engine_.watchers().remove(this);
-  state_ = State::kCut;
+  state_ = State::kDone;
   return true;
 }
 
+// A pass over what has changed leaves what changed meanwhile. Passes go on as long as each leaves
+// less than half: so the image is of a late slot, and they end whatever the load.
+void ImageSource::next_pass(std::size_t max_bytes) {
+  const auto left = dirty_.cost();
+  if (left <= max_bytes || left > pass_cost_ / 2) cut_now();
+  pass_cost_ = left;
+  dirty_.begin_pass();
+}
+
 std::optional<std::string> ImageSource::next(std::size_t max_bytes) {
-  if (state_ == State::kCut) {
-    if (ready_.empty()) return std::nullopt;
+  if (!ready_.empty()) {
     auto chunk = std::move(ready_.front());
     ready_.pop_front();
     return chunk;
   }
+  if (state_ == State::kDone) return std::nullopt;
   if (state_ == State::kOverrun) {
     close();
     throw Error(ErrorKind::kImage,
@@ -321,21 +349,16 @@ std::optional<std::string> ImageSource::next(std::size_t max_bytes) {
     throw Error(ErrorKind::kImage, "a chunk has from " + std::to_string(kMinChunk) + " to " +
                                        std::to_string(kMaxChunk) + " bytes");
   }
-  bool cutting = false;
-  if (swept()) {
-    // A load that changes more than one chunk's worth between two calls would never end; the
-    // bound of what is cut at once grows until it does.
-    const auto bound = std::uint64_t{max_bytes} << std::min<std::uint64_t>(
-                           rounds_++ / kRoundsPerBound, 16);
-    const auto left = dirty_.cost() + (staged_ ? staged_->bytes.size() - staged_->sent : 0);
-    cutting = left <= std::max<std::uint64_t>(max_bytes, std::min(bound, bounds_.max_final));
+  if (state_ == State::kSweeping && swept() && !staged_ && dirty_.pass_over()) {
+    next_pass(max_bytes);
   }
   do {
     Draft draft(max_bytes);
     fill(draft);
     const bool ended = try_end(draft);
     ready_.push_back(finish(draft, ended));
-  } while (cutting && state_ != State::kCut);
+    // At the cut all sessions at once: they change with every slot, and before it is told.
+  } while (state_ == State::kCut && (!dirty_.sessions_over() || (staged_ && staged_->is_reply)));
   auto chunk = std::move(ready_.front());
   ready_.pop_front();
   return chunk;

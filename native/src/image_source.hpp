@@ -3,9 +3,10 @@
 // A sweep with dirty tracking, as in the pre-copy of live migration (C. Clark et al., "Live
 // Migration of Virtual Machines", NSDI 2005, section 3): a cursor walks all containers in key
 // order and then the session table; what a slot changes behind the cursor is sent again; what it
-// changes ahead of it needs nothing. When little enough is left, the rest is cut between two
-// slots, together with the applied position. Nothing is copied on write, forked or kept in the
-// pool, and a change costs a comparison while it is ahead of the cursor.
+// changes ahead of it needs nothing. When sending again does not make what is left much smaller any
+// more, the image is cut: its position is fixed, and of the items that are left, the few that
+// change before they are sent are copied. So the image is of a late slot and always ends. Nothing
+// is forked or kept in the pool, and a change ahead of the cursor costs a comparison.
 #pragma once
 
 #include <deque>
@@ -20,8 +21,7 @@
 namespace mpaxos {
 
 struct ImageBounds {
-  std::uint64_t max_final;  // cost of what is cut in one call at most
-  std::uint64_t max_dirty;  // bytes of DRAM for the dirty set
+  std::uint64_t max_dirty;  // bytes of DRAM for what is to be sent again
 };
 
 struct ImageProgress {
@@ -43,15 +43,16 @@ class ImageSource final : public ImageWatcher {
   ImageSource(const ImageSource&) = delete;
   ImageSource& operator=(const ImageSource&) = delete;
 
-  // The next chunk; nothing after the final one. Takes about as long as copying `max_bytes`, but
-  // once, at the cut, up to max_final. Throws kImage when the image was given up: the dirty set
-  // outgrew its bound because chunks are asked for too seldom.
+  // The next chunk; nothing after the final one. Takes about as long as copying `max_bytes`, and
+  // once, at the cut, as long as copying the sessions that were used meanwhile. Throws kImage when
+  // the image was given up: the dirty set outgrew its bound because chunks are asked for too
+  // seldom.
   std::optional<std::string> next(std::size_t max_bytes);
   void close();
 
   std::uint64_t image() const { return image_; }
   // The position that the image is of is known; the engine's changes do not matter any more.
-  bool cut() const { return state_ == State::kCut; }
+  bool cut() const { return state_ == State::kCut || state_ == State::kDone; }
   ImageProgress progress() const;
 
   void item_changes(const ContainerRoot& container, std::string_view key, const Leaf* old,
@@ -59,7 +60,7 @@ class ImageSource final : public ImageWatcher {
   void session_changes(std::uint32_t place, std::uint32_t cell, std::size_t size) override;
 
  private:
-  enum class State { kSweeping, kOverrun, kCut, kClosed };
+  enum class State { kSweeping, kCut, kDone, kOverrun, kClosed };
   // A value or reply too long for one chunk, copied so that it cannot change between its parts.
   struct Staged {
     std::string bytes;
@@ -91,13 +92,17 @@ class ImageSource final : public ImageWatcher {
   void sweep_items(Draft& draft);
   void sweep_sessions(Draft& draft);
   bool fits(Draft& draft, std::uint32_t container, std::size_t size);
-  bool put(Draft& draft, std::uint32_t container, const Leaf& leaf);
+  bool put(Draft& draft, std::uint32_t container, std::string_view key, std::string_view value);
+  bool drain_item(Draft& draft, std::uint32_t container, std::string_view key,
+                  const DirtySet::Item& item);
   bool erase(Draft& draft, std::uint32_t container, std::string_view key);
   bool put_session(Draft& draft, std::uint32_t place, const Sessions::View& view);
   bool put_reply(Draft& draft, std::uint32_t place, const Sessions::View& view,
                  std::uint32_t cell);
   std::string finish(Draft& draft, bool final);
   bool try_end(Draft& draft);
+  void next_pass(std::size_t max_bytes);
+  void cut_now();
   std::string_view name_of(std::uint32_t container) const;
   const ContainerRoot& root_of(std::uint32_t container) const;
 
@@ -118,9 +123,11 @@ class ImageSource final : public ImageWatcher {
 
   DirtySet dirty_;
   std::optional<Staged> staged_;
-  std::deque<std::string> ready_;  // chunks cut at the end
+  std::deque<std::string> ready_;  // chunks made and not handed out
   std::uint64_t items_sum_ = 0;    // over what the cursor has passed, as it is now
-  std::uint64_t rounds_ = 0;       // calls since the cursor reached the end
+  std::uint64_t pass_cost_ = UINT64_MAX;  // of the pass since the cursor reached the end
+  EndRecord end_{};                       // once cut
+  std::vector<ContainerCount> counts_;
   std::uint64_t number_ = 0;
   ImageProgress progress_{};
 };

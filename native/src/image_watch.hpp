@@ -13,7 +13,9 @@ namespace mpaxos {
 
 struct Leaf;
 
-inline constexpr std::uint32_t kSessionItself = UINT32_MAX;  // not one of its cells
+// Instead of a cell: its `lowest` or `used` moved; it was opened or closed.
+inline constexpr std::uint32_t kSessionTouched = UINT32_MAX;
+inline constexpr std::uint32_t kSessionReplaced = UINT32_MAX - 1;
 
 class ImageWatcher {
  public:

@@ -306,7 +306,7 @@ void Sessions::open(Transaction& tx, const Action& made) {
   auto& entry = table()[made.place];
   tx.add(&entry, sizeof entry);
   entry = offset;
-  changed(made.place, kSessionItself, 0);
+  changed(made.place, kSessionReplaced, 0);
 }
 
 void Sessions::close(Transaction& tx, const Action& made) {
@@ -314,12 +314,12 @@ void Sessions::close(Transaction& tx, const Action& made) {
   free_session(tx, base(), *object_at(entry));
   tx.add(&entry, sizeof entry);
   entry = 0;
-  changed(made.place, kSessionItself, 0);
+  changed(made.place, kSessionReplaced, 0);
 }
 
 void Sessions::touch(Transaction& tx, const Action& made) {
   write_session(tx, *object_at(table()[made.place]), made.lowest, made.used);
-  changed(made.place, kSessionItself, 0);
+  changed(made.place, kSessionTouched, 0);
 }
 
 std::vector<std::uint64_t> Sessions::ids() const {

@@ -252,8 +252,7 @@ class ImageSource:
         self,
         engine: Engine,
         *,
-        max_final: int = 8 << 20,  # cost, about bytes, of what may be cut in one call
-        max_dirty: int = 32 << 20,  # bytes of memory for what is to be sent again
+        max_dirty: int = 128 << 20,  # bytes of memory for what is to be sent again
     ) -> None:
         """Raises ImageError when MAX_IMAGES are being taken already."""
     def next(self, max_bytes: int = 256 << 10) -> bytes | None:

@@ -79,11 +79,11 @@ class World:
             self.batches.append(batch)
             self.traffic.opened(self.apply(self.engine, slot, batch), windows)
 
-    def take_all(self, rng: random.Random, *, slots: int = 3, low: int = 128) -> list[bytes]:
+    def take_all(self, rng: random.Random, *, slots: int = 3, low: int = 256) -> list[bytes]:
         """A whole image; up to `slots` slots are applied between two chunks."""
         source = ImageSource(self.engine)
         chunks = []
-        while (chunk := source.next(rng.choice([low, 200, 350, 1500, 6000]))) is not None:
+        while (chunk := source.next(rng.choice([low, 256, 350, 1500, 6000]))) is not None:
             chunks.append(chunk)
             if not source.cut or rng.random() < 0.5:
                 self.run(rng.randrange(0, slots + 1))

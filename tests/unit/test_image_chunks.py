@@ -22,7 +22,7 @@ def directory() -> Iterator[Path]:
         yield path
 
 
-def world_and_chunks(directory: Path, low: int = 128) -> tuple[World, list[bytes]]:
+def world_and_chunks(directory: Path, low: int = 256) -> tuple[World, list[bytes]]:
     world = World(directory / "a", 21)
     world.run(120)
     return world, world.take_all(random.Random(5), low=low)
