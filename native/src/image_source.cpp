@@ -352,13 +352,18 @@ std::optional<std::string> ImageSource::next(std::size_t max_bytes) {
   if (state_ == State::kSweeping && swept() && !staged_ && dirty_.pass_over()) {
     next_pass(max_bytes);
   }
-  do {
-    Draft draft(max_bytes);
-    fill(draft);
-    const bool ended = try_end(draft);
-    ready_.push_back(finish(draft, ended));
-    // At the cut all sessions at once: they change with every slot, and before it is told.
-  } while (state_ == State::kCut && (!dirty_.sessions_over() || (staged_ && staged_->is_reply)));
+  try {
+    do {
+      Draft draft(max_bytes);
+      fill(draft);
+      const bool ended = try_end(draft);
+      ready_.push_back(finish(draft, ended));
+      // At the cut all sessions at once: they change with every slot, and before it is told.
+    } while (state_ == State::kCut && (!dirty_.sessions_over() || (staged_ && staged_->is_reply)));
+  } catch (...) {
+    close();  // the state is damaged, or there is no memory: a chunk with a part of its records
+    throw;    // missing must not be followed by others
+  }
   auto chunk = std::move(ready_.front());
   ready_.pop_front();
   return chunk;
