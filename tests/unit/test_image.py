@@ -399,3 +399,26 @@ def test_a_pool_too_small_is_full_and_nothing_else(directory: Path) -> None:
             before = target.progress()
             target.install(chunk)
     assert target.progress() == before
+
+
+@pytest.mark.parametrize("when", range(0, 60, 2))
+def test_a_session_that_takes_the_place_of_one_half_sent(directory: Path, when: int) -> None:
+    """Wherever the image is: the new session is there before its replies."""
+    engine = Engine(image_world.make(directory / "a"))
+    session = opened(engine)
+    items = {f"k{i:03}": b"x" for i in range(40)}
+    put_all(engine, session, 1, items)
+    source = ImageSource(engine)
+    chunks, at_cut, sequence = [], 0, 100
+    while (chunk := source.next(512)) is not None:
+        chunks.append(chunk)
+        if source.cut and at_cut == 0:
+            at_cut = engine.state_digest()
+        if len(chunks) == when:
+            slot = engine.mark[0] + 1
+            close = (session, 1, 0, n.ENTRY_CLOSE, b"")
+            batch = Batch.build(0, 1, slot, [close, open_entry(78, 256)])
+            session = int.from_bytes(engine.apply_kv(slot, 5, batch).entries()[1][3], "little")
+        put_all(engine, session, sequence, items)
+        sequence += 40
+    assert Engine(Receiver(directory / "b").install(chunks)).state_digest() == at_cut
