@@ -15,6 +15,8 @@ enum class ErrorKind {
   kStorageVersion,
   kStorageCorrupt,
   kStorageFull,
+  kStorageIncomplete,
+  kImage,      // ImageError
   kInvariant,  // InvariantViolated
 };
 

@@ -36,11 +36,17 @@ struct ContainerRoot {
 };
 static_assert(sizeof(ContainerRoot) == 128);
 
+// A 48-bit number with 16 bits of checksum: written by one 8-byte store, so never torn.
+struct Word {
+  std::uint64_t bits;
+};
+
 // What the engine keeps in the pool's root object.
 struct EngineRoot {
   AppliedRoot applied;
   std::uint64_t session_table;  // pool offset of an array of max_sessions pool offsets
-  std::uint64_t reserved[7];
+  Word installing;  // pool offset of an Installation (image_target.hpp); all 0: none, as usual
+  std::uint64_t reserved[6];
   ContainerRoot containers[kMaxContainers];
 };
 

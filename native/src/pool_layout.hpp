@@ -38,11 +38,6 @@ struct PromiseCell {
 };
 static_assert(sizeof(PromiseCell) == 64);
 
-// A 48-bit number with 16 bits of checksum: written by one 8-byte store, so never torn.
-struct Word {
-  std::uint64_t bits;
-};
-
 struct alignas(64) PoolRoot {
   PoolHeader header;
   alignas(64) PromiseCell promises[2];

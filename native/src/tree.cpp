@@ -146,6 +146,7 @@ std::uint64_t* Tree::slot_of(const Leaf* leaf, Branch** parent, std::uint64_t** 
 }
 
 void Tree::put(Transaction& tx, const Leaf* found, std::string_view key, std::string_view value) {
+  if (watchers_ != nullptr && watchers_->any()) watchers_->item(*root_, key, found, value);
   if (found != nullptr) {
     const auto capacity = found->value_capacity;
     if (value.size() <= capacity && capacity <= 4 * value.size() + 64) {
@@ -187,6 +188,9 @@ void Tree::put(Transaction& tx, const Leaf* found, std::string_view key, std::st
 }
 
 void Tree::erase(Transaction& tx, const Leaf* found) {
+  if (watchers_ != nullptr && watchers_->any()) {
+    watchers_->item(*root_, found->key(), found, std::nullopt);
+  }
   Branch* parent;
   std::uint64_t* parent_slot;
   auto* slot = slot_of(found, &parent, &parent_slot);

@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "image_watch.hpp"
 #include "pool.hpp"
 #include "tx.hpp"
 
@@ -43,7 +44,9 @@ inline constexpr std::uint32_t kMaxKey = 64 << 10;
 // a damaged pool ends in Error(kStorageCorrupt), not in a wild pointer.
 class Tree {
  public:
-  Tree(Pool& pool, ContainerRoot& root) : pool_(&pool), root_(&root) {}
+  // `watchers` are told of every change.
+  Tree(Pool& pool, ContainerRoot& root, const Watchers* watchers = nullptr)
+      : pool_(&pool), root_(&root), watchers_(watchers) {}
 
   // The item of `key`, its checksum verified; nullptr when there is none. Valid until a change.
   const Leaf* find(std::string_view key) const;
@@ -91,6 +94,7 @@ class Tree {
 
   Pool* pool_;
   ContainerRoot* root_;
+  const Watchers* watchers_;
 };
 
 }  // namespace mpaxos
