@@ -66,10 +66,12 @@ SCOPES = {
         _scope("told", 3, (0, 1), 1, applies=True),
         _scope("slots", 3, (0, 1), 2, heartbeats=False),
         _scope("three", 3, (0, 1, 2), 1, heartbeats=False),
+        _scope("four", 3, (0, 1, 2, 1), 1, heartbeats=False),
         _scope("main", 3, (0, 1), 2, 1, heartbeats=False),
         _scope("all", 3, (0, 1), 2, 1),
         _scope("catch-up", 3, (0, 1), 1, 1, applies=True, catch_up=True),
         _scope("five", 5, (0, 1), 1, heartbeats=False),
+        _scope("five-three", 5, (0, 1, 2), 1, heartbeats=False),
         _scope("five-crash", 5, (0, 1), 1, 1, heartbeats=False),
     )
 }

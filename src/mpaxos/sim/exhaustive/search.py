@@ -35,6 +35,9 @@ from mpaxos.sim.exhaustive.scope import Scope
 REST, SEEK = -1, -2
 """In place of a message: nothing (a crash at rest), and an election."""
 
+LONGEST_WALK = 300
+"""Steps; where replicas ask each other again and again, a walk would not end by itself."""
+
 _BITS = 24
 
 
@@ -150,7 +153,7 @@ class Search:
         return outcome
 
     def wander(self, walks: int) -> Outcome:
-        """Take random walks instead, each from the first state on until nothing new can happen:
+        """Take random walks instead, each from the first state on until nothing can happen:
         finds mistakes sooner than a search that is cut off, and proves nothing."""
         outcome = self.outcome
         began = time.perf_counter()
@@ -158,7 +161,9 @@ class Search:
         seen = {self._key(first)}
         for _ in range(walks):
             state, path = first, []
-            while outcome.violation is None and (step := self._any(state)) is not None:
+            while outcome.violation is None and len(path) < LONGEST_WALK:
+                if (step := self._any(state)) is None:
+                    break
                 action, state, turned = step
                 path.append(action)
                 outcome.transitions += 1
