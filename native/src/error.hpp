@@ -15,6 +15,7 @@ enum class ErrorKind {
   kStorageVersion,
   kStorageCorrupt,
   kStorageFull,
+  kStorage,    // StorageError: the device failed
   kInvariant,  // InvariantViolated
 };
 
