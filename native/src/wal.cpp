@@ -120,7 +120,11 @@ void Wal::check_room(const std::vector<WalItem>& items) {
 
 std::uint64_t Wal::submit(const std::vector<WalItem>& items) {
   const auto ticket = append(items);
-  if (!thread_.joinable()) thread_ = std::thread(&Wal::run_thread, this);
+  if (!thread_.joinable()) {
+    const std::lock_guard lock(mutex_);
+    submitting_ = true;
+    thread_ = std::thread(&Wal::run_thread, this);
+  }
   changed_.notify_all();
   return ticket;
 }
@@ -274,6 +278,10 @@ void Wal::flush(std::unique_lock<std::mutex>& lock) {
     queue_.clear();
   }
   changed_.notify_all();
+  if (!submitting_) return;
+  const std::uint64_t one = 1;
+  // It can only fail when the counter is full, and then it is readable anyway.
+  (void)!::write(event_, &one, sizeof one);
 }
 
 void Wal::wait(std::uint64_t ticket) {
@@ -301,9 +309,6 @@ void Wal::run_thread() {
     changed_.wait(lock, [this] { return stopping_ || (!queue_.empty() && !flushing_); });
     if (stopping_) return;
     flush(lock);
-    const std::uint64_t one = 1;
-    // It can only fail when the counter is full, and then it is readable anyway.
-    (void)!::write(event_, &one, sizeof one);
   }
 }
 

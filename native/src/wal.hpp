@@ -122,6 +122,7 @@ class Wal {
   std::uint64_t durable_ = 0;  // sequence number
   bool flushing_ = false;
   bool stopping_ = false;
+  bool submitting_ = false;  // somebody may wait for the event
   std::string failure_;
   std::thread thread_;
   int event_ = -1;

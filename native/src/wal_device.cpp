@@ -10,6 +10,7 @@
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <optional>
 #include <random>
 #include <utility>
 
@@ -111,11 +112,21 @@ class Files : public WalDevice {
 
 std::string mib(std::uint64_t bytes) { return std::to_string(bytes >> 20) + " MiB"; }
 
-[[noreturn]] void no_room(const WalSpec& spec, int error) {
-  const auto parent = std::filesystem::path(spec.path).parent_path().string();
+std::string parent_of(const std::string& path) {
+  const auto parent = std::filesystem::path(path).parent_path().string();
+  return parent.empty() ? "." : parent;
+}
+
+std::optional<std::uint64_t> free_bytes(const std::string& directory) {
   struct statvfs info {};
-  std::string free = "unknown";
-  if (::statvfs(parent.c_str(), &info) == 0) free = mib(info.f_bavail * info.f_frsize);
+  if (::statvfs(directory.c_str(), &info) != 0) return std::nullopt;
+  return std::uint64_t{info.f_bavail} * info.f_frsize;
+}
+
+[[noreturn]] void no_room(const WalSpec& spec, int error) {
+  const auto parent = parent_of(spec.path);
+  const auto bytes = free_bytes(parent);
+  const auto free = bytes ? mib(*bytes) : "unknown";
   throw Error(ErrorKind::kStorageFull,
               "cannot make a log of " + mib(spec.files * spec.segment_size) + " in " + parent +
                   " (" + free + " free): " + std::strerror(error) +
@@ -229,6 +240,10 @@ void create_wal(const WalSpec& spec) {
   const auto temporary = spec.path + ".new";
   std::error_code ignored;
   fs::remove_all(temporary, ignored);  // of a creation that crashed
+  // Seen before the first byte is reserved: a device that is filled to the brim on the way to an
+  // error, and on tmpfs the machine's memory, would hit everybody else.
+  const auto free = free_bytes(parent_of(spec.path));
+  if (free && *free < spec.files * spec.segment_size) no_room(spec, ENOSPC);
   try {
     if (::mkdir(temporary.c_str(), 0700) != 0) no_room(spec, errno);
     auto header = first_header(spec);
@@ -240,7 +255,7 @@ void create_wal(const WalSpec& spec) {
     }
     sync_directory(temporary, spec);
     if (::rename(temporary.c_str(), spec.path.c_str()) != 0) no_room(spec, errno);
-    sync_directory(fs::path(spec.path).parent_path().string(), spec);
+    sync_directory(parent_of(spec.path), spec);
   } catch (...) {
     fs::remove_all(temporary, ignored);
     throw;

@@ -33,11 +33,11 @@
 //   R3  Otherwise it is a *torn tail*: record e and all that follows are dropped.
 // Why a torn tail was never acknowledged, as long as the device keeps what it synced: suppose a
 // power cut left record e unreadable. If its fdatasync had returned, its blocks would be there
-// (they are not written again), so e belongs to the last group, the one in flight (W1), and
-// nothing of that group was acknowledged (W5). The sectors of that group may have reached the disk in
-// any order, so valid records may follow a torn one; they say "durable up to before this
-// group" (W2) and do not make R2 fire. What they must not do is come to life later, behind other
-// records that take their sequence numbers: their generation is too low for that (W4).
+// (they are not written again), so e belongs to the last group, the one in flight (W1), and nothing
+// of that group was acknowledged (W5). The sectors of that group may have reached the disk in any
+// order, so valid records may follow a torn one; they say "durable up to before this group" (W2)
+// and do not make R2 fire. What they must not do is come to life later, behind other records that
+// take their sequence numbers: their generation is too low for that (W4).
 // A device that loses or rots what it synced is caught by R1, R2 and the headers, with one
 // exception that no log can avoid: damage to the very last group looks like a torn one. The
 // record kWalClosed of an orderly end, and the record kWalOpened of each start, put all that came

@@ -139,7 +139,7 @@ void WalRecovery::check_numbers() {
   }
   const auto& newest = headers_[file_of(segment_)];
   if (segment_ - newest.oldest >= first_.files) {
-    damaged(wal_file_path(directory_, file_of(segment_)), "it names an oldest segment that is gone");
+    damaged(wal_file_path(directory_, file_of(segment_)), "its oldest segment is gone");
   }
 }
 

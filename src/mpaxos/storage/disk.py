@@ -124,9 +124,7 @@ class DiskStore:
     def close(self) -> None:
         self.wal.close()
 
-    def _encoded(
-        self, writes: list[Write]
-    ) -> list[tuple[int, int, int, int, int, Batch | None]]:
+    def _encoded(self, writes: list[Write]) -> list[tuple[int, int, int, int, int, Batch | None]]:
         encoded: list[tuple[int, int, int, int, int, Batch | None]] = []
         for write in writes:
             if isinstance(write, WriteRecord):
