@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from mpaxos._native import Wal
-from mpaxos.errors import StorageError
+from mpaxos.errors import StorageCorrupt, StorageError, StorageFull
 from tests.unit import logs, pools
 from tests.unit.logs import Call, Image, Item, State
 
@@ -51,8 +51,7 @@ class Lives:
         self.acknowledge(len(self.states) - 1)  # whoever started acts on what was found
         for _ in range(turns):
             items = logs.random_turn(self.rng, self.states[-1], wal.log_room)
-            for item in items:
-                self.states.append(logs.after(self.states[-1], item))
+            self.expect(items)
             if submitted:
                 ticket = wal.submit(items)
                 if self.rng.random() < 0.3:
@@ -67,6 +66,18 @@ class Lives:
             wal.wait(wal.submit([]))
             self.take(wal)
         self.wal = wal
+
+    def write(self, *items: Item) -> None:
+        """One turn of the present life."""
+        assert self.wal is not None
+        self.expect(list(items))
+        self.wal.write(list(items))
+        self.take(self.wal)
+        self.acknowledge(len(self.states) - 1)
+
+    def expect(self, items: list[Item]) -> None:
+        for item in items:
+            self.states.append(logs.after(self.states[-1], item))
 
     def take(self, wal: Wal) -> None:
         self.calls += wal.calls()
@@ -150,6 +161,60 @@ def test_a_power_cut_at_every_call(path: Path) -> None:
     for at in range(len(lives.calls) + 1):
         for _ in range(6):
             lives.cut(at)
+
+
+def test_power_cuts_around_the_use_of_the_reserve(path: Path) -> None:
+    """A promise opens the last free segment, whose header then names the one after it in the
+    ring as the oldest needed; what is there is overwritten only when no header says so any more."""
+    lives = Lives(path, 5, 512)
+    lives.live(0, False)
+    assert lives.wal is not None
+    lives.write(logs.promise(1))
+    slot = 0
+    with pytest.raises(StorageFull):
+        while True:
+            lives.wal.write([logs.record(slot + 1, 1, logs.batch(3900, slot))])
+            slot += 1
+            lives.expect([logs.record(slot, 1, logs.batch(3900, slot))])
+            lives.take(lives.wal)
+            lives.acknowledge(slot + 1)
+    round_ = 1
+    while lives.wal.info()["free_segments"] > 0:
+        round_ += 1
+        lives.write(logs.promise(round_))
+    lives.write(logs.truncate(slot))
+    start = len(lives.calls)
+    while lives.wal.info()["segment"] < 6:
+        slot += 1
+        lives.write(logs.record(slot, round_, logs.batch(3900, slot)))
+        if lives.wal.log_room < logs.SEGMENT // 2:
+            lives.write(logs.truncate(slot))
+    for at in range(start, len(lives.calls) + 1):
+        for _ in range(10):
+            lives.cut(at)
+
+
+def test_damage_before_a_segment_that_is_still_empty(path: Path) -> None:
+    """The crash came right after the header of a new segment: that header alone says that the
+    segment before was durable to its end."""
+    lives = Lives(path, 6, 512)
+    lives.live(0, False)
+    assert lives.wal is not None
+    lives.write(logs.promise(1))
+    slot = 0
+    while lives.wal.info()["segment"] == 1:
+        slot += 1
+        lives.write(logs.record(slot, 1, logs.batch(3000, slot)))
+    header = max(n for n, call in enumerate(lives.calls) if call[0] == "w" and call[2] == 0)
+    lives.kill(header + 2)  # written and synced
+    assert [known for known, _, _ in logs.reopen(path).slots()] == list(range(1, slot))
+    lives.kill(header + 2)
+    image = logs.load(path)
+    last = max(call[2] for call in lives.calls if call[:2] == ("w", 0))
+    image[0][last + 100] ^= 1
+    logs.store(image, path)
+    with pytest.raises(StorageCorrupt, match="the next segment begins with record"):
+        logs.reopen(path)
 
 
 def test_two_sectors_of_one_write_in_any_order(path: Path) -> None:
