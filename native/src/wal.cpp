@@ -218,6 +218,8 @@ void Wal::begin_segment() {
 
 void Wal::queue(Chunk chunk) {
   std::unique_lock lock(mutex_);
+  // The thread may have failed since append() looked: nothing may follow that (W5).
+  check_usable();
   queued_bytes_ += chunk.bytes.size();
   queue_.push_back(std::move(chunk));
   while (queued_bytes_ > kMostQueued && failure_.empty()) {

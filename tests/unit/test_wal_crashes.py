@@ -300,7 +300,7 @@ def test_kill_9_in_a_loop(path: Path) -> None:
 def test_after_a_failure_nothing_is_written(path: Path, submitted: bool) -> None:
     """The device fails at each call in turn. What was acknowledged before is there, whatever became
     of the rest; and nothing follows, least of all another sync of the same data."""
-    for failing in range(0, 60, 3 if submitted else 1):
+    for failing in range(60):
         directory = path.with_name(f"wal{failing}")
         logs.make(directory)
         rng = random.Random(failing)
@@ -314,10 +314,12 @@ def test_after_a_failure_nothing_is_written(path: Path, submitted: bool) -> None
                 items: list[Item] = logs.random_turn(rng, states[-1], wal.log_room)
                 for item in items:
                     states.append(logs.after(states[-1], item))
-                if submitted:
-                    wal.wait(wal.submit(items))
-                else:
+                if not submitted:
                     wal.write(items)
+                elif wal.submit(items) > wal.durable_upto() and rng.random() < 0.7:
+                    continue  # perhaps it has failed already when the next one comes
+                else:
+                    wal.wait(wal.submit([]))
                 acknowledged = len(states) - 1
         assert len(wal.calls()) == failing
         for again in (wal.write, wal.submit):
