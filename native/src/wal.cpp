@@ -77,14 +77,17 @@ std::uint64_t Wal::free_segments() {
 // to say that it is full, and to become less so.
 std::uint64_t Wal::room() {
   const auto free = free_segments();
-  if (free == 0) return 0;
-  const auto left = header_.size - position_;
-  const auto lost = largest() + kControl;
-  return (left > lost ? left - lost : 0) + (free - 1) * (header_.size - kWalBlock - largest());
+  return free == 0 ? 0 : room_of(header_.size - position_, free);
 }
 
 std::uint64_t Wal::capacity() const {
-  return (header_.files - 1) * (header_.size - kWalBlock - largest());
+  return room_of(header_.size - kWalBlock, header_.files - 1);
+}
+
+// Whatever the sizes of the records, each change to the next segment wastes less than the largest.
+std::uint64_t Wal::room_of(std::uint64_t left, std::uint64_t free) const {
+  return (left > kControl ? left - kControl : 0) +
+         (free - 1) * (header_.size - kWalBlock - largest());
 }
 
 void Wal::check_room(const std::vector<WalItem>& items) {

@@ -86,6 +86,8 @@ class Wal {
   std::uint32_t file_of(std::uint64_t segment) const {
     return static_cast<std::uint32_t>((segment - 1) % header_.files);
   }
+  // With `left` bytes in the present segment and `free` segments beside it.
+  std::uint64_t room_of(std::uint64_t left, std::uint64_t free) const;
   void check_usable();
   void check_room(const std::vector<WalItem>& items);
   std::uint64_t append(const std::vector<WalItem>& items);

@@ -85,7 +85,7 @@ def test_a_long_life_against_a_model(path: Path) -> None:
                 wal.close()
             del wal
             wal = logs.reopen(path)
-            assert logs.state_of(wal) == state
+            assert logs.state_of(wal) == state and wal.info()["torn"] == 0
     assert logs.state_of(wal) == state
     assert wal.info()["segment"] > 40
 
@@ -127,31 +127,34 @@ def test_group_commit_is_one_write_and_one_sync(path: Path) -> None:
 
 
 def test_room_is_kept_and_a_full_log_recovers(path: Path) -> None:
-    """As long as `log_room` says so, records of up to the largest size are taken; beyond it
-    StorageFull, with nothing written; and a truncation always makes room again."""
-    logs.make(path)
+    """As long as `log_room` says so, records of up to the largest size are taken, and promises
+    with them; beyond it StorageFull, with nothing written; a truncation always makes room."""
+    logs.make(path, segments=5)
     wal = logs.reopen(path, traced=True)
-    wal.write([promise(1)])
     rng = random.Random(11)
-    last = truncated = refused = 0
+    last = truncated = refused = round_ = 0
+    sizes = (1, 705, 1985, 3905)  # with the headers just above a multiple of 64: nothing to spare
     for step in range(400):
         state = logs.state_of(wal)
         wal.calls()
+        room = wal.log_room
         values: list[Batch] = []
         fill = rng.random() < 0.3  # all that there is room for, in one turn
-        needed = 0
         while len(values) < 3 or fill:
-            value = batch(rng.choice((0, 700, 2000, 3900)), rng.getrandbits(30))
-            if fill and needed + value.length + 128 > wal.log_room:
+            value = batch(rng.choice(sizes), rng.getrandbits(30))
+            if fill and room < value.length + 128:
                 break
-            needed += value.length + 128
+            room -= value.length + 128
             values.append(value)
-        fits = needed <= wal.log_room
+        if fill and 192 <= room < 4096:
+            values.append(batch(room - 192, step))
+        promises = [promise(round_ + n) for n in (1, 2, 3, 4)]
+        records = [record(last + 1 + n, round_ + 4, value) for n, value in enumerate(values)]
         try:
-            wal.write([record(last + 1 + n, 1, value) for n, value in enumerate(values)])
-            last += len(values)
+            wal.write([*promises, *records])
+            last, round_ = last + len(values), round_ + 4
         except StorageFull:
-            assert not fits, step
+            assert room < 0, step
             assert logs.state_of(wal) == state and wal.calls() == []
             refused += 1
             truncated = rng.randint(truncated + 1, last)
@@ -328,7 +331,7 @@ def test_a_file_from_an_older_copy_is_refused(path: Path) -> None:
 # ------------------------------------------------------------------ torn tails and damage
 
 
-def small_log(path: Path) -> tuple[list[State], int, int]:
+def small_log(path: Path, *, orderly: bool = False) -> tuple[list[State], int, int]:
     """Five groups of several kinds: the states after each, and where the last begins and ends."""
     logs.make(path)
     wal = logs.reopen(path, traced=True)
@@ -345,6 +348,8 @@ def small_log(path: Path) -> tuple[list[State], int, int]:
         wal.write(items)
     (_, file, offset, data), _ = wal.calls()
     assert file == 0 and logs.state_of(wal) == states[-1]
+    if orderly:
+        wal.close()
     return states, offset, offset + len(data.rstrip(b"\0"))
 
 
@@ -400,11 +405,9 @@ def test_a_flipped_bit_anywhere(path: Path) -> None:
 def test_the_last_group_is_protected_after_an_orderly_end_or_a_start(
     path: Path, orderly: bool
 ) -> None:
-    states, start, end = small_log(path)
-    wal = logs.reopen(path)
-    if orderly:
-        wal.close()
-    del wal
+    states, start, end = small_log(path, orderly=orderly)
+    if not orderly:
+        logs.reopen(path)
     image = logs.load(path)
     assert logs.state_of(logs.reopen(path)) == states[-1]
     for at in (at for at in range(start, end) if image[0][at]):
@@ -447,7 +450,7 @@ def test_damage_found_while_serving(path: Path) -> None:
     file = path / "segment-00000"
     data = file.read_bytes()
     at = data.index(batch(100, 1).data())
-    for place in (at + 50, at - 20):
+    for place in (at + 50, *range(at - 64, at)):
         with open(file, "r+b") as raw:
             raw.seek(place)
             raw.write(bytes([data[place] ^ 1]))
