@@ -17,6 +17,7 @@ enum class ErrorKind {
   kStorageFull,
   kStorageIncomplete,
   kImage,      // ImageError
+  kStorage,    // StorageError: the device failed
   kInvariant,  // InvariantViolated
 };
 

@@ -20,6 +20,7 @@ const char* python_name(mpaxos::ErrorKind kind) {
     case ErrorKind::kStorageFull: return "StorageFull";
     case ErrorKind::kStorageIncomplete: return "StorageIncomplete";
     case ErrorKind::kImage: return "ImageError";
+    case ErrorKind::kStorage: return "StorageError";
     case ErrorKind::kInvariant: return "InvariantViolated";
   }
   return "MpaxosError";
@@ -44,4 +45,5 @@ NB_MODULE(_native, m) {
   mpaxos::bind_storage(m);
   mpaxos::bind_engine(m);
   mpaxos::bind_image(m);
+  mpaxos::bind_wal(m);
 }

@@ -289,3 +289,70 @@ class ImageTarget:
     def progress(self) -> dict[str, int]:
         """image: its number; next: number of the expected chunk; records and bytes installed;
         slot: what the source had applied at the last chunk. All 0 once complete."""
+
+# ---------------------------------------------------------------- write-ahead log on disk
+
+WAL_PROMISE: int  # 1
+WAL_RECORD: int  # 2
+WAL_TRUNCATE: int  # 3
+
+@final
+class Wal:
+    """A write-ahead log: promise and accepted batches of one replica on disk. Format and argument
+    in docs/storage-disk.md. All calls come from one thread; submit() writes on a thread of the
+    log's own. StorageError from any call means that the device failed: nothing is written any
+    more."""
+
+    @staticmethod
+    def create(
+        path: str, *, cluster: bytes, replica: int, segments: int, segment_size: int
+    ) -> None:
+        """Create atomically (temporary name, fsync, rename, fsync of the directory) a directory
+        of `segments` files of `segment_size` bytes. Raises StorageFull, StorageForeign (something
+        is already there), ConfigError (3 to 65536 segments of 64 KiB to 1 GiB)."""
+    def __init__(
+        self,
+        path: str,
+        *,
+        cluster: bytes,
+        replica: int,
+        cache_size: int = 33554432,  # bytes of recently written batches kept in memory
+        traced: bool = False,  # note the calls to the device: for tests
+    ) -> None:
+        """Open and verify. Raises StorageMissing, StorageForeign, StorageVersion, StorageCorrupt,
+        StorageFull (no room for the record of the start), StorageError."""
+    def info(self) -> dict[str, int]:
+        """format, segments, segment_size, segment, free_segments, log_size, log_used, largest
+        (bytes of one record), generation (counts the starts), torn (bytes of a torn tail dropped
+        when it was opened)."""
+    @property
+    def promised(self) -> tuple[int, int]: ...
+    @property
+    def truncated_upto(self) -> int: ...
+    @property
+    def log_room(self) -> int:
+        """Free bytes for records of up to info()["largest"] bytes."""
+    @property
+    def log_size(self) -> int: ...
+    def slots(self) -> list[tuple[int, int, int]]:
+        """(slot, round, leader) of the newest record of each slot above truncated_upto."""
+    def write(self, writes: list[tuple[int, int, int, int, int, Batch | None]]) -> None:
+        """Make (kind, slot, round, leader, time, batch) durable in their order, with one write and
+        one fdatasync; WAL_PROMISE needs round and leader, WAL_TRUNCATE slot. Raises StorageFull
+        (nothing was written), StorageError."""
+    def submit(self, writes: list[tuple[int, int, int, int, int, Batch | None]]) -> int:
+        """Begin to do so, on the log's own thread; the ticket to wait for."""
+    def wait(self, ticket: int) -> None:
+        """Return when it is durable."""
+    def durable_upto(self) -> int:
+        """The last ticket that is durable."""
+    def fileno(self) -> int:
+        """An eventfd that becomes readable when durable_upto() has moved (or would raise)."""
+    def read(self, slot: int) -> tuple[int, int, int, Batch] | None:
+        """(round, leader, time, batch) of the newest record, checksums verified."""
+    def close(self) -> None:
+        """Make all durable and end the log in order."""
+    def calls(self) -> list[tuple[str, int, int, bytes]]:
+        """Of a traced log: ("w", file, offset, bytes) and ("s", file, 0, b"") since last time."""
+    def fail_after(self, calls: int) -> None:
+        """Of a traced log: let the device fail, once, after so many more calls."""

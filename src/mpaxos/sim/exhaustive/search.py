@@ -160,7 +160,8 @@ class Search:
         first = self._first()
         seen = {self._key(first)}
         for _ in range(walks):
-            state, path = first, []
+            state = first
+            path: list[Action] = []
             while outcome.violation is None and len(path) < LONGEST_WALK:
                 if (step := self._any(state)) is None:
                     break
