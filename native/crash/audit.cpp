@@ -45,6 +45,7 @@ class Audit {
       if (container.tree != 0) subtree(container.tree, items);
       if (items != container.count) throw Finding("a container miscounts its items");
       if (container.name[0] == '\0') continue;
+      counts(&container, offsetof(ContainerRoot, reserved));
       names_ += (names_.empty() ? "" : ",") + std::string(container.name);
     }
     compare();
@@ -109,6 +110,7 @@ class Audit {
     if ((reference & 1) != 0) {
       const auto* branch = reinterpret_cast<Branch*>(base_ + reference - 1);
       reach(reference - 1, sizeof *branch, "a branch");
+      counts(branch, sizeof *branch);
       subtree(branch->child[0], items);
       subtree(branch->child[1], items);
       return;

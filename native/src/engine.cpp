@@ -207,7 +207,13 @@ std::uint32_t Engine::container(std::string_view name) {
             "a container's name has 1 to 63 bytes");
   std::uint32_t at = 0;
   for (; at < kMaxContainers && root_.containers[at].name[0] != '\0'; ++at) {
-    if (name == root_.containers[at].name) return at;
+    const auto& known = root_.containers[at];
+    if (known.seal != seal_of(known)) {
+      throw Error(ErrorKind::kStorageCorrupt,
+                  "a container in the pool does not match its checksum: restore this replica from a "
+                  "good copy");
+    }
+    if (name == known.name) return at;
   }
   invariant(at < kMaxContainers, "a machine has at most 64 containers");
   auto& fresh = root_.containers[at];
@@ -215,6 +221,7 @@ std::uint32_t Engine::container(std::string_view name) {
   tx.add(&fresh, sizeof fresh);
   std::memset(&fresh, 0, sizeof fresh);
   std::memcpy(fresh.name, name.data(), name.size());
+  fresh.seal = seal_of(fresh);
   tx.commit();
   return at;
 }

@@ -11,6 +11,7 @@ namespace mpaxos {
 namespace {
 
 constexpr std::uint64_t kBranchTag = 1;  // references to branches are odd
+constexpr std::size_t kRootFields = 3 * sizeof(std::uint64_t);  // tree, count, seal
 constexpr int kMaxDepth = 9 * (kMaxKey + 1) + 1;
 
 std::uint32_t crc_of(const Leaf& leaf) {
@@ -19,6 +20,11 @@ std::uint32_t crc_of(const Leaf& leaf) {
   return crc32c({reinterpret_cast<const char*>(&leaf + 1),
                  std::size_t{leaf.key_length} + leaf.value_length},
                 crc);
+}
+
+std::uint64_t seal_of(const Branch& branch) {
+  return sealed(branch.child[0], branch.child[1],
+                std::uint64_t{branch.byte} << 32 | branch.bit);
 }
 
 [[noreturn]] void damaged(const char* what) {
@@ -33,6 +39,14 @@ PMEMoid oid_of(PMEMobjpool* pool, const void* data) {
 }
 
 }  // namespace
+
+std::uint64_t seal_of(const ContainerRoot& root) {
+  const auto seal = [](const ContainerRoot& of) {
+    return sealed(of.tree, of.count, digest64({of.name, sizeof of.name}));
+  };
+  static const auto unused = seal(ContainerRoot{});
+  return seal(root) ^ unused;  // so that the seal of zeroed memory is 0, as it is
+}
 
 std::string_view Leaf::key() const {
   return {reinterpret_cast<const char*>(this + 1), key_length};
@@ -80,7 +94,7 @@ Branch* Tree::branch_at(std::uint64_t reference) const {
     damaged("a reference inside the tree leads outside");
   }
   auto* branch = reinterpret_cast<Branch*>(base() + offset);
-  if (branch->bit > 8 || branch->byte > kMaxKey) damaged("a branch of the tree is impossible");
+  if (branch->seal != seal_of(*branch)) damaged("a branch does not match its checksum");
   return branch;
 }
 
@@ -99,7 +113,12 @@ std::uint64_t Tree::nearest(std::string_view key) const {
   return reference;
 }
 
+void Tree::check_root() const {
+  if (root_->seal != seal_of(*root_)) damaged("a container does not match its checksum");
+}
+
 const Leaf* Tree::find(std::string_view key) const {
+  check_root();
   if (root_->tree == 0) return nullptr;
   const auto* leaf = leaf_at(nearest(key));
   if (leaf->key() != key) return nullptr;
@@ -129,20 +148,36 @@ void Tree::overwrite(Transaction& tx, Leaf* leaf, std::string_view value) {
   leaf->crc = crc_of(*leaf);
 }
 
-// The pointer that leads to `leaf`; with its parent branch and the pointer that leads to that.
-std::uint64_t* Tree::slot_of(const Leaf* leaf, Branch** parent, std::uint64_t** parent_slot) const {
-  auto* slot = &root_->tree;
-  *parent = nullptr;
-  *parent_slot = nullptr;
-  for (int depth = 0; *slot & kBranchTag; ++depth) {
+// Where `leaf` hangs, and in `parent` where the branch above it does.
+Tree::Place Tree::place_of(const Leaf* leaf, Place& parent) const {
+  Place place{nullptr, 0};
+  parent = place;
+  for (int depth = 0; at(place) & kBranchTag; ++depth) {
     if (depth > kMaxDepth) damaged("the tree has a cycle");
-    auto* branch = branch_at(*slot);
-    *parent = branch;
-    *parent_slot = slot;
-    slot = &branch->child[direction(leaf->key(), branch->byte, branch->bit)];
+    auto* branch = branch_at(at(place));
+    parent = place;
+    place = {branch, direction(leaf->key(), branch->byte, branch->bit)};
   }
-  invariant(*slot == offset_of(leaf), "an item is not where its key leads");
-  return slot;
+  invariant(at(place) == offset_of(leaf), "an item is not where its key leads");
+  return place;
+}
+
+void Tree::point(Transaction& tx, Place place, std::uint64_t reference) {
+  if (place.branch == nullptr) {
+    tx.add(&root_->tree, kRootFields);
+    root_->tree = reference;
+    root_->seal = seal_of(*root_);
+  } else {
+    tx.add(place.branch, sizeof *place.branch);
+    place.branch->child[place.side] = reference;
+    place.branch->seal = seal_of(*place.branch);
+  }
+}
+
+void Tree::recount(Transaction& tx, std::uint64_t count) {
+  tx.add(&root_->tree, kRootFields);
+  root_->count = count;
+  root_->seal = seal_of(*root_);
 }
 
 void Tree::put(Transaction& tx, const Leaf* found, std::string_view key, std::string_view value) {
@@ -153,61 +188,52 @@ void Tree::put(Transaction& tx, const Leaf* found, std::string_view key, std::st
       overwrite(tx, const_cast<Leaf*>(found), value);
       return;
     }
-    Branch* parent;
-    std::uint64_t* parent_slot;
-    auto* slot = slot_of(found, &parent, &parent_slot);
-    tx.add(slot, sizeof *slot);
-    *slot = new_leaf(tx, key, value);
+    Place parent;
+    const auto place = place_of(found, parent);
+    point(tx, place, new_leaf(tx, key, value));
     tx.release(oid_of(pool_->handle(), found));
     return;
   }
-  tx.add(&root_->tree, sizeof root_->tree + sizeof root_->count);
-  ++root_->count;
+  check_root();
+  recount(tx, root_->count + 1);
   const auto leaf = new_leaf(tx, key, value);
-  if (root_->tree == 0) {
-    root_->tree = leaf;
-    return;
-  }
+  Place place{nullptr, 0};
+  if (root_->tree == 0) return point(tx, place, leaf);
   const auto difference = compare(key, leaf_at(nearest(key))->key());
   invariant(difference.has_value(), "an item is inserted twice");
-  auto* slot = &root_->tree;
-  while (*slot & kBranchTag) {
-    auto* branch = branch_at(*slot);
+  while (at(place) & kBranchTag) {
+    auto* branch = branch_at(at(place));
     if (std::pair(branch->byte, branch->bit) > std::pair(difference->byte, difference->bit)) break;
-    slot = &branch->child[direction(key, branch->byte, branch->bit)];
+    place = {branch, direction(key, branch->byte, branch->bit)};
   }
   auto* branch = static_cast<Branch*>(pmemobj_direct(tx.allocate(sizeof(Branch))));
   const auto side = direction(key, difference->byte, difference->bit);
   branch->child[side] = leaf;
-  branch->child[1 - side] = *slot;
+  branch->child[1 - side] = at(place);
   branch->byte = difference->byte;
   branch->bit = difference->bit;
-  branch->reserved = 0;
-  tx.add(slot, sizeof *slot);
-  *slot = offset_of(branch) | kBranchTag;
+  branch->seal = seal_of(*branch);
+  point(tx, place, offset_of(branch) | kBranchTag);
 }
 
 void Tree::erase(Transaction& tx, const Leaf* found) {
   if (watchers_ != nullptr && watchers_->any()) {
     watchers_->item(*root_, found->key(), found, std::nullopt);
   }
-  Branch* parent;
-  std::uint64_t* parent_slot;
-  auto* slot = slot_of(found, &parent, &parent_slot);
-  tx.add(&root_->tree, sizeof root_->tree + sizeof root_->count);
-  --root_->count;
-  if (parent == nullptr) {
-    root_->tree = 0;
+  Place parent;
+  const auto place = place_of(found, parent);
+  recount(tx, root_->count - 1);
+  if (place.branch == nullptr) {
+    point(tx, place, 0);
   } else {
-    const auto sibling = slot == &parent->child[0] ? parent->child[1] : parent->child[0];
-    tx.add(parent_slot, sizeof *parent_slot);
-    *parent_slot = sibling;
-    tx.release(oid_of(pool_->handle(), parent));
+    point(tx, parent, place.branch->child[1 - place.side]);
+    tx.release(oid_of(pool_->handle(), place.branch));
   }
   tx.release(oid_of(pool_->handle(), found));
 }
 
 Tree::Cursor::Cursor(const Tree& tree, std::string_view start) : tree_(tree) {
+  tree.check_root();
   auto reference = tree.root_->tree;
   if (reference == 0) return;
   const auto difference = compare(start, tree.leaf_at(tree.nearest(start))->key());

@@ -34,7 +34,7 @@ struct Branch {
   std::uint64_t child[2];
   std::uint32_t byte;
   std::uint32_t bit;  // 0: the "there is a byte" bit; 1 to 8: the byte's bits, highest first
-  std::uint64_t reserved;
+  std::uint64_t seal;  // of the fields before
 };
 static_assert(sizeof(Branch) == 32);
 
@@ -83,7 +83,18 @@ class Tree {
   std::uint64_t nearest(std::string_view key) const;
   std::uint64_t new_leaf(Transaction& tx, std::string_view key, std::string_view value);
   void overwrite(Transaction& tx, Leaf* leaf, std::string_view value);
-  std::uint64_t* slot_of(const Leaf* leaf, Branch** parent, std::uint64_t** parent_slot) const;
+  // The pointer that leads to a leaf or branch: a child of `branch`, or the root's.
+  struct Place {
+    Branch* branch;  // nullptr: the root
+    std::uint32_t side;
+  };
+  std::uint64_t& at(Place place) const {
+    return place.branch == nullptr ? root_->tree : place.branch->child[place.side];
+  }
+  void point(Transaction& tx, Place place, std::uint64_t reference);
+  void recount(Transaction& tx, std::uint64_t count);
+  void check_root() const;
+  Place place_of(const Leaf* leaf, Place& parent) const;
   char* base() const { return reinterpret_cast<char*>(pool_->handle()); }
   std::uint64_t offset_of(const void* data) const {
     return static_cast<std::uint64_t>(static_cast<const char*>(data) - base());
