@@ -1,0 +1,188 @@
+"""Runs the comparison: every system in every column, in turns, several rounds, medians."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+from functools import partial
+
+import msgspec
+
+from bench.systems import GETS, GROUPS, JPAXOS, PUTS, Group
+from mpaxos.bench import cluster as clusters
+from mpaxos.bench import hotspots
+from mpaxos.bench.load import Workload
+from mpaxos.bench.measure import Measurement, Show, measure
+from mpaxos.errors import MpaxosError
+from mpaxos.local import LocalCluster
+
+
+class Column(msgspec.Struct, frozen=True):
+    """A shape of load."""
+
+    key: str
+    title: str
+    workload: Workload
+
+
+def _column(key: str, title: str, **changes: object) -> Column:
+    return Column(key, title, msgspec.structs.replace(Workload(), **changes))
+
+
+COLUMNS = (
+    _column("c100", "128 B, 100 conn"),
+    _column("c500", "128 B, 500 conn", connections=500),
+    _column("k1", "1 KiB, 100 conn", size=1024),
+    _column("one", "128 B, 1 conn", connections=1),
+    _column("deep", "128 B, 10 conn x 50", connections=10, depth=50),
+)
+
+PROFILED = ("c100", "c500", "deep")
+"""Columns for which it is said where the leader's time goes."""
+
+LARGEST = Workload(connections=500, size=1024)
+"""What the systems must have room for."""
+
+
+class Cell(msgspec.Struct, frozen=True, kw_only=True):
+    """All measurements of a row in a column."""
+
+    median: Measurement
+    """The one in the middle, by throughput; its histogram left out."""
+    throughputs: list[float]
+
+
+class Breakdown(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the leader's time went in a column."""
+
+    title: str
+    per_request: float
+    """Microseconds of the leader's processor time."""
+    found: hotspots.Hotspots
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a run of the table found."""
+
+    rounds: int
+    duration: float
+    columns: list[tuple[str, str]]
+    """(key, title)"""
+    cells: dict[str, dict[str, Cell]]
+    """By row and column."""
+    missing: dict[str, str]
+    """Rows that were not measured, and why."""
+    breakdowns: list[Breakdown] = []
+    no_breakdown: str = ""
+    """Why there are none."""
+
+
+def compare(
+    names: list[str], *, rounds: int, duration: float, warm_up: float, show: Show
+) -> Comparison:
+    """Measure these groups of systems. One that fails is noted and left out; the others go on."""
+    raw: dict[str, dict[str, list[Measurement]]] = {}
+    missing: dict[str, str] = {}
+    for number in range(rounds):
+        # A B C, then C B A: what drifts in the course of a run meets all alike.
+        for name in names if number % 2 == 0 else reversed(names):
+            group = GROUPS[name]
+            reason = group.why_not()
+            if reason is None:
+                reason = _round(group, raw, duration, warm_up, show)
+            if reason is not None:
+                missing |= {row: reason for row in group.rows if row not in raw}
+    breakdowns, no_breakdown = _breakdowns(names, duration, show)
+    return Comparison(
+        rounds=rounds,
+        duration=duration,
+        columns=[(column.key, column.title) for column in COLUMNS],
+        cells={
+            row: {key: cell_of(found) for key, found in columns.items()}
+            for row, columns in raw.items()
+        },
+        missing=missing,
+        breakdowns=breakdowns,
+        no_breakdown=no_breakdown,
+    )
+
+
+def _round(
+    group: Group,
+    raw: dict[str, dict[str, list[Measurement]]],
+    duration: float,
+    warm_up: float,
+    show: Show,
+) -> str | None:
+    """Measure a group once in every column; why that failed, or None."""
+    try:
+        with group.started(LARGEST, show) as rows:
+            for column in COLUMNS:
+                workload = msgspec.structs.replace(
+                    column.workload, duration=duration, warm_up=warm_up
+                )
+                for row in rows:
+                    if row.name == JPAXOS and workload.depth > 1:
+                        continue
+                    found = row.run(workload)
+                    raw.setdefault(row.name, {}).setdefault(column.key, []).append(found)
+    except MpaxosError as error:
+        return f"failed: {str(error).splitlines()[0]}"
+    return None
+
+
+def cell_of(found: list[Measurement]) -> Cell:
+    """The cell of several measurements of the same."""
+    middle = statistics.median_low([one.throughput for one in found])
+    median = next(one for one in found if one.throughput == middle)
+    return Cell(median=without_histogram(median), throughputs=[one.throughput for one in found])
+
+
+def without_histogram(outcome: Measurement) -> Measurement:
+    """The same without the kilobytes that only a plot needs."""
+
+    def bare(name: str) -> object:
+        latency = getattr(outcome, name)
+        return None if latency is None else msgspec.structs.replace(latency, histogram="")
+
+    return msgspec.structs.replace(
+        outcome, **{name: bare(name) for name in ("latency", "reads", "writes")}
+    )
+
+
+def _breakdowns(names: list[str], duration: float, show: Show) -> tuple[list[Breakdown], str]:
+    if "mpaxos" not in names:
+        return [], "mpaxos was not measured"
+    reason = hotspots.why_not()
+    if reason is not None:
+        return [], reason
+    try:
+        with clusters.started(LARGEST) as cluster:
+            return list(_profiles(cluster_of=cluster, duration=duration, show=show)), ""
+    except MpaxosError as error:
+        return [], f"failed: {str(error).splitlines()[0]}"
+
+
+def _profiles(*, cluster_of: LocalCluster, duration: float, show: Show) -> Iterator[Breakdown]:
+    columns = [column for column in COLUMNS if column.key in PROFILED]
+    # A second is too short for shares of a percent.
+    seconds = max(3.0, duration)
+    shapes = [(f"{PUTS}, {column.title}", column.workload) for column in columns]
+    gets = msgspec.structs.replace(columns[0].workload, reads=1.0)
+    shapes.append((f"{GETS}, {columns[0].title}", gets))
+    for title, shape in shapes:
+        workload = msgspec.structs.replace(shape, duration=seconds, warm_up=1.0)
+        target = clusters.find_in(cluster_of, workload)
+        target = msgspec.structs.replace(target, text=f"profile of {title}")
+        leader = next(server for server in target.servers if server.role == "leader")
+        profile = hotspots.Profile(leader.pid)
+        try:
+            outcome = measure(
+                target, workload, show=show, begun=partial(profile.start, seconds - 0.5)
+            )
+            found = profile.finish()
+        finally:
+            profile.close()
+        if found is not None:
+            cost = outcome.of_role("leader") or 0.0
+            yield Breakdown(title=title, per_request=cost, found=found)
