@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from bench.systems import COMMANDS, GETS, LIMIT, PUTS, SPREAD
-from bench.table import Cell, Comparison
+from bench.table import Cell, Comparison, ratio
 
 
 class Aim(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,8 +37,7 @@ class _Numbers:
         return None if latency is None else latency.p50
 
     def ratio(self, row: str, other: str, column: str) -> float | None:
-        mine, theirs = self.rate(row, column), self.rate(other, column)
-        return None if mine is None or not theirs else mine / theirs
+        return ratio(self.cell(row, column), self.cell(other, column))
 
 
 def _at_least(text: str, wanted: float, found: float | None, unit: str = "") -> Aim:

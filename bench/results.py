@@ -8,7 +8,7 @@ import msgspec
 
 from bench.aims import aims_of
 from bench.systems import LIMIT
-from bench.table import Comparison
+from bench.table import Comparison, ratio
 from mpaxos.bench import grow
 from mpaxos.bench.hotspots import GROUPS
 from mpaxos.bench.plots import draw
@@ -127,9 +127,8 @@ def _throughput(comparison: Comparison) -> str:
                 texts.append(comparison.missing.get(row, "") if number == 0 else "")
                 continue
             rate = cell.median.throughput
-            limit = limits.get(key)
-            ratio = f" ({rate / limit.median.throughput:.2f})" if limit is not None else ""
-            texts.append(rate_text(rate) + ratio)
+            share = ratio(cell, limits.get(key))
+            texts.append(rate_text(rate) + ("" if share is None else f" ({share:.2f})"))
         rows.append(texts)
     return markdown(head, rows)
 

@@ -138,6 +138,18 @@ def cell_of(found: list[Measurement]) -> Cell:
     return Cell(median=without_histogram(median), throughputs=[one.throughput for one in found])
 
 
+def ratio(mine: Cell | None, theirs: Cell | None) -> float | None:
+    """The throughput of one row by that of another: the median over rounds, each compared with
+    its own, as what disturbs a round disturbs both. None when either is missing."""
+    if mine is None or theirs is None:
+        return None
+    pairs = list(zip(mine.throughputs, theirs.throughputs, strict=False))
+    if len(mine.throughputs) != len(theirs.throughputs):  # one of them failed in some round
+        pairs = [(mine.median.throughput, theirs.median.throughput)]
+    found = [one / other for one, other in pairs if other > 0]
+    return statistics.median(found) if found else None
+
+
 def without_histogram(outcome: Measurement) -> Measurement:
     """The same without the kilobytes that only a plot needs."""
 

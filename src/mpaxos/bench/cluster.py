@@ -16,7 +16,7 @@ from mpaxos.bench.usage import available_memory, listening_pid
 from mpaxos.client.admin import ask_blocking
 from mpaxos.config import format_size
 from mpaxos.config.files import is_memory
-from mpaxos.config.values import KIB, MIB, parse_address
+from mpaxos.config.values import KIB, MIB, parse_address, parse_size
 from mpaxos.errors import ClientError, ConfigError
 from mpaxos.local import KV, LocalCluster
 
@@ -113,17 +113,19 @@ def _local_pid(address: str) -> int | None:
 # ------------------------------------------------------------------ clusters of our own
 
 
-def settings_for(workload: Workload) -> dict[str, str]:
-    """Settings that give the workload room: sizes of pool, log and reply table."""
+def settings_for(workload: Workload, given: dict[str, str] | None = None) -> dict[str, str]:
+    """Settings that give the workload room: sizes of pool, log and reply table; `given` ones go
+    before, and the pool makes room for them too. Raises ConfigError."""
+    given = given or {}
     max_request = max(MIB, workload.size + 4 * KIB)
-    log = max(64 * MIB, 16 * max_request)
+    log = parse_size(given.get("pool.log_size", max(64 * MIB, 16 * max_request)), "pool.log_size")
     # A cell per request in flight, and as many again for sessions of the run before.
     cells = max(16_384, 2 * workload.connections * workload.depth)
     replies = 64 * cells + 256 * 16_384
     # What an item counts against the limit, and what leaf, branch and the allocator make of it.
     limit = workload.keys * (workload.size + 112) + MIB
     state = workload.keys * (workload.size + 208) * 115 // 100
-    return {
+    settings = {
         "pool.size": str(log + replies + state + 128 * MIB),
         "pool.log_size": str(log),
         "limits.state_limit": str(limit),
@@ -132,6 +134,7 @@ def settings_for(workload: Workload) -> dict[str, str]:
         "limits.max_reply_slots": str(cells),
         "limits.max_sessions": str(min(16_384, cells)),
     }
+    return settings | given
 
 
 @contextlib.contextmanager
@@ -182,8 +185,8 @@ def started(
 
     Raises ConfigError, ClusterFailed.
     """
-    merged = settings_for(workload) | (settings or {})
-    needed = replicas * int(merged["pool.size"]) if merged["pool.size"].isdigit() else 0
+    merged = settings_for(workload, settings)
+    needed = replicas * parse_size(merged["pool.size"], "pool.size")
     with (
         pool_directory(parent, needed) as directory,
         LocalCluster(
