@@ -217,7 +217,8 @@ def _pauses(growth: Growth) -> str:
         if leader is not None:
             cause = (
                 f"; the leader meanwhile: {leader.minor_faults:,} pages touched first, "
-                f"{leader.major_faults:,} read, preempted {leader.preemptions:,} times"
+                f"{leader.major_faults:,} read, preempted {leader.preemptions:,} times, "
+                f"without a free processor {100 * leader.waited:.0f} % of the time"
             )
         lines.append(
             f"- {row.point.label}: {len(outcome.stalls)} pauses over 10 ms, the longest "

@@ -24,6 +24,9 @@ void append_packed(std::string& out, std::string_view method, std::string_view k
   if (value->size() < 256) {
     out.push_back(static_cast<char>(0xc4));
     append_big(out, static_cast<std::uint8_t>(value->size()));
+  } else if (value->size() < 65536) {
+    out.push_back(static_cast<char>(0xc5));
+    append_big(out, static_cast<std::uint16_t>(value->size()));
   } else {
     out.push_back(static_cast<char>(0xc6));
     append_big(out, static_cast<std::uint32_t>(value->size()));

@@ -48,6 +48,8 @@ class ServerUse(msgspec.Struct, frozen=True, kw_only=True):
     minor_faults: int
     major_faults: int
     preemptions: int
+    waited: float = 0.0
+    """Share of the measured time in which it could have run and no processor was free."""
 
 
 class Measurement(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,6 +153,7 @@ class _Watch:
                     minor_faults=used.minor_faults,
                     major_faults=used.major_faults,
                     preemptions=used.preemptions,
+                    waited=used.waited / seconds,
                 )
             )
         return found

@@ -21,6 +21,8 @@ class Sample(msgspec.Struct, frozen=True):
     """Pages that were read from a disk."""
     preemptions: int
     """Times the scheduler took the processor away."""
+    waited: float = 0.0
+    """Seconds in which threads could have run and no processor was free."""
 
     def since(self, before: Sample) -> Sample:
         """What was used after `before`."""
@@ -29,6 +31,7 @@ class Sample(msgspec.Struct, frozen=True):
             self.minor_faults - before.minor_faults,
             self.major_faults - before.major_faults,
             self.preemptions - before.preemptions,
+            self.waited - before.waited,
         )
 
 
@@ -43,12 +46,13 @@ def sample(pid: int) -> Sample | None:
     """What a process has used so far; None when there is no such process."""
     try:
         stat = (PROC / str(pid) / "stat").read_text()
-        tasks = [task / "status" for task in (PROC / str(pid) / "task").iterdir()]
-        switches = sum(_preemptions(path) for path in tasks)
+        tasks = list((PROC / str(pid) / "task").iterdir())
+        switches = sum(_preemptions(task / "status") for task in tasks)
+        waited = sum(_waited(task / "schedstat") for task in tasks)
     except OSError:
         return None
     seconds, minor, major = parse_stat(stat, os.sysconf("SC_CLK_TCK"))
-    return Sample(seconds, minor, major, switches)
+    return Sample(seconds, minor, major, switches, waited)
 
 
 def _preemptions(path: Path) -> int:
@@ -56,6 +60,12 @@ def _preemptions(path: Path) -> int:
         if line.startswith("nonvoluntary_ctxt_switches:"):
             return int(line.split()[1])
     return 0
+
+
+def _waited(path: Path) -> float:
+    """From a thread's schedstat; 0 where the kernel keeps none."""
+    fields = "".join(_lines(path)).split()
+    return int(fields[1]) / 1e9 if len(fields) == 3 else 0.0
 
 
 def listening_pid(port: int) -> int | None:
