@@ -25,6 +25,8 @@ constexpr std::size_t kMaxStalls = 1000;
 constexpr std::size_t kMaxErrorTexts = 20;
 
 constexpr std::size_t kReadBuffer = 256 << 10;
+// Longer than any election: servers that are silent for so long are gone.
+constexpr Nanos kSilence = 30'000'000'000;
 constexpr Nanos kClosingTime = 2'000'000'000;
 
 Nanos thread_processor() {
@@ -48,10 +50,13 @@ class Worker::Feedback final : public Sink {
   }
   void answered(Nanos start, bool read) override {
     --connection_.in_flight;
+    --worker_.waiting_;
     worker_.note_answer(start, read);
   }
   void failed(Nanos, std::string_view text) override {
     --connection_.in_flight;
+    --worker_.waiting_;
+    worker_.heard_ = worker_.time_;
     auto& errors = worker_.tally_.errors;
     const std::string key(text.substr(0, 200));
     // A text may hold numbers: the table of them stays short all the same.
@@ -131,7 +136,10 @@ void Worker::loop() {
       issuing_ = false;
       give_up = time_ + options_.grace;
     }
-    if (!issuing_ && (drained() || time_ >= give_up)) break;
+    if (issuing_ && time_ - heard_ > kSilence && waiting_ > 0) {
+      throw Failure("no server has answered for 30 s");
+    }
+    if (!issuing_ && (waiting_ == 0 || time_ >= give_up)) break;
   }
   sample_processor(plan_.end + 1);
   // What has no answer by now has waited for at least so long.
@@ -236,6 +244,7 @@ void Worker::ask(Connection& connection, Nanos time) {
            connection.protocol->room(true)) {
       if (options_.count > 0 && left_ == 0) break;
       if (options_.count > 0) --left_;
+      note_request(time);
       put(connection, time);
     }
   }
@@ -253,6 +262,7 @@ void Worker::issue_due(Nanos time) {
     const auto due = plan_.start + static_cast<Nanos>(interval_ * static_cast<double>(due_));
     if (due > time || due >= plan_.end) return;
     auto& connection = connections_[due_++ % connections_.size()];
+    note_request(time);
     if (due >= plan_.measure) tally_.lag = std::max(tally_.lag, time - due);
     const bool room = connection.state == Connection::State::kReady && connection.backlog.empty() &&
                       connection.in_flight < options_.depth && connection.protocol->room(false) &&
@@ -330,6 +340,11 @@ void Worker::lost(Connection& connection, const std::string& why) {
                    [](const auto& a, const auto& b) { return a.first < b.first; });
 }
 
+// Silence begins when something is waited for, not while nothing is.
+void Worker::note_request(Nanos time) {
+  if (waiting_++ == 0) heard_ = time;
+}
+
 void Worker::note_answer(Nanos start, bool read) {
   tally_.answers.fetch_add(1, std::memory_order_relaxed);
   const bool measured = time_ >= plan_.measure && (time_ < plan_.end || options_.rate > 0);
@@ -349,12 +364,6 @@ void Worker::sample_processor(Nanos time) {
     processor_ended_ = true;
     tally_.processor = thread_processor() - processor_began_;
   }
-}
-
-bool Worker::drained() const {
-  return std::all_of(connections_.begin(), connections_.end(), [](const Connection& c) {
-    return c.in_flight == 0 && c.backlog.empty();
-  });
 }
 
 // The cluster forgets sessions of its own accord only to make room: leave none behind.

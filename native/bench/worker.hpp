@@ -77,9 +77,9 @@ class Worker {
   void mark_dirty(Connection& connection);
   void lost(Connection& connection, const std::string& why);
   void watch(Connection& connection, bool writing);
+  void note_request(Nanos time);
   void note_answer(Nanos start, bool read);
   void sample_processor(Nanos time);
-  bool drained() const;
   void close_sessions();
 
   const Options& options_;
@@ -97,7 +97,8 @@ class Worker {
   std::size_t opening_ = 0;
   std::size_t open_sessions_ = 0;
   Nanos time_ = 0;  // of this event
-  Nanos heard_ = 0;
+  Nanos heard_ = 0;            // of any server
+  std::uint64_t waiting_ = 0;  // requests without an answer, unsent ones of an open loop too
   bool begun_ = false;
   bool issuing_ = false;
   bool closing_ = false;

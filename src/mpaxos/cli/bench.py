@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -109,9 +110,10 @@ def bench(
     workload.check()
     _check_libraries(plot)
     running = _Running(cluster, address, replicas, pool_dir, setting or [], machine)
-    if sweep is not None:
-        raise typer.Exit(_sweep(sweep, workload, running, target, plot, as_json=as_json))
-    raise typer.Exit(_single(workload, running, target, plot, as_json=as_json))
+    with _sigterm_as_interrupt():
+        if sweep is not None:
+            raise typer.Exit(_sweep(sweep, workload, running, target, plot, as_json=as_json))
+        raise typer.Exit(_single(workload, running, target, plot, as_json=as_json))
 
 
 def _check_libraries(plot: Path | None) -> None:
@@ -180,6 +182,21 @@ class _Running:
         jpaxos = [entry.jpaxos for entry in config.replicas if entry.jpaxos is not None]
         complete = jpaxos if len(jpaxos) == len(config.replicas) else None
         return clusters.find(config.client_addresses(), workload, target, complete)
+
+
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """SIGTERM and SIGHUP end us as Ctrl-C does: with clean-up of pools and processes."""
+
+    def interrupt(sign: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {sign: signal.signal(sign, interrupt) for sign in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for sign, handler in before.items():
+            signal.signal(sign, handler)
 
 
 def _single(
