@@ -21,76 +21,88 @@ if TYPE_CHECKING:
     from mpaxos.bench.load import Workload
     from mpaxos.bench.measure import Measurement, Target
 
-Share = Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of gets, 0 to 1.")]
-Seconds = Annotated[float, typer.Option(help="Seconds that are measured.")]
+Cluster = Annotated[
+    Path | None, typer.Option("--cluster", "-c", envvar="MPAXOS_CLUSTER", help="The cluster file.")
+]
+Addresses = Annotated[
+    str | None,
+    typer.Option("--address", "-a", help="Client ports of all replicas, host:port,..."),
+]
+Replicas = Annotated[int, typer.Option(help="Of the cluster that is started.")]
+Machine = Annotated[
+    str, typer.Option(help="kv: native service; python: the same as a Python class.")
+]
+PoolDir = Annotated[Path | None, typer.Option(help="Where its pools go.", show_default="/dev/shm")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="A setting of it; repeatable.")]
+Where = Annotated[
+    str, typer.Option(help="Where clients connect: leader, spread, or a replica's number.")
+]
+Protocol = Annotated[str, typer.Option(help="native or jpaxos.")]
+Connections = Annotated[int, typer.Option(help="Clients.")]
+Depth = Annotated[int, typer.Option(help="Requests in flight per connection.")]
+Size = Annotated[int, typer.Option(help="Bytes of a value.")]
+Keys = Annotated[int, typer.Option(help="How many different ones.")]
+Reads = Annotated[float, typer.Option(help="Share of gets, 0 to 1.")]
+Distribution = Annotated[str, typer.Option(help="uniform or zipfian.")]
+Theta = Annotated[float, typer.Option(help="Skew of zipfian, as in YCSB.")]
+Rate = Annotated[float, typer.Option(help="Requests/s of an open loop; 0: closed loop.")]
+Duration = Annotated[float, typer.Option(help="Seconds that are measured.")]
+WarmUp = Annotated[float, typer.Option(help="Seconds before, not measured.")]
+Threads = Annotated[int, typer.Option(help="Of the load generator.")]
+Seed = Annotated[int, typer.Option(help="Of keys and reads.")]
+SweepName = Annotated[
+    str | None, typer.Option(help="connections, size, window, batch, replicas, state or latency.")
+]
+PlotFile = Annotated[Path | None, typer.Option(help="Write an SVG file.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document.")]
 
 
 def bench(
-    cluster: Annotated[
-        Path | None,
-        typer.Option("--cluster", "-c", envvar="MPAXOS_CLUSTER", help="The cluster file."),
-    ] = None,
-    address: Annotated[
-        str | None,
-        typer.Option("--address", "-a", help="Client ports of all replicas, host:port,..."),
-    ] = None,
-    replicas: Annotated[int, typer.Option(help="Of the cluster that is started.")] = 3,
-    machine: Annotated[
-        str, typer.Option(help="kv: native service; python: the same as a Python class.")
-    ] = "kv",
-    pool_dir: Annotated[
-        Path | None, typer.Option(help="Where its pools go.", show_default="/dev/shm")
-    ] = None,
-    setting: Annotated[
-        list[str] | None, typer.Option("--set", help="A setting of it; repeatable.")
-    ] = None,
-    target: Annotated[
-        str, typer.Option(help="Where clients connect: leader, spread, or a replica's number.")
-    ] = "leader",
-    protocol: Annotated[str, typer.Option(help="native or jpaxos.")] = "native",
-    connections: Annotated[int, typer.Option(help="Clients.")] = 100,
-    depth: Annotated[int, typer.Option(help="Requests in flight per connection.")] = 1,
-    size: Annotated[int, typer.Option(help="Bytes of a value.")] = 128,
-    keys: Annotated[int, typer.Option(help="How many different ones.")] = 1000,
-    reads: Share = 0.0,
-    distribution: Annotated[str, typer.Option(help="uniform or zipfian.")] = "uniform",
-    theta: Annotated[float, typer.Option(help="Skew of zipfian, as in YCSB.")] = 0.99,
-    rate: Annotated[float, typer.Option(help="Requests/s of an open loop; 0: closed loop.")] = 0.0,
-    duration: Seconds = 10.0,
-    warm_up: Annotated[float, typer.Option(help="Seconds before, not measured.")] = 2.0,
-    threads: Annotated[int, typer.Option(help="Of the load generator.")] = 1,
-    seed: Annotated[int, typer.Option(help="Of keys and reads.")] = 1,
-    sweep: Annotated[
-        str | None,
-        typer.Option(help="connections, size, window, batch, replicas, state or latency."),
-    ] = None,
-    plot: Annotated[Path | None, typer.Option(help="Write an SVG file.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    cluster: Cluster = None,
+    address: Addresses = None,
+    replicas: Replicas = 3,
+    machine: Machine = "kv",
+    pool_dir: PoolDir = None,
+    setting: Settings = None,
+    target: Where = "leader",
+    protocol: Protocol = "native",
+    connections: Connections = 100,
+    depth: Depth = 1,
+    size: Size = 128,
+    keys: Keys = 1000,
+    reads: Reads = 0.0,
+    distribution: Distribution = "uniform",
+    theta: Theta = 0.99,
+    rate: Rate = 0.0,
+    duration: Duration = 10.0,
+    warm_up: WarmUp = 2.0,
+    threads: Threads = 1,
+    seed: Seed = 1,
+    sweep: SweepName = None,
+    plot: PlotFile = None,
+    as_json: Json = False,
 ) -> None:
     """Measure throughput and latency of a cluster, and what a request costs.
 
-    mpaxos bench                                   start three local replicas and measure\n
-    mpaxos bench -c cluster.toml --reads 0.9       a running cluster of the key-value service\n
-    mpaxos bench --rate 50000 --plot latency.svg   open loop: latency at a fixed rate\n
-    mpaxos bench --connections 10 --depth 50       few clients that pipeline\n
-    mpaxos bench --sweep connections --duration 3  a table and a plot of how it grows
+    mpaxos bench                                three local replicas in memory\n
+    mpaxos bench -c cluster.toml --reads 0.9    a running cluster\n
+    mpaxos bench --rate 50000 --plot lat.svg    open loop: latency at a rate\n
+    mpaxos bench --connections 10 --depth 50    few clients that pipeline\n
+    mpaxos bench --sweep connections            how it grows, table and plot
 
-    A running cluster must run mpaxos.services.kv:KeyValue (or with --machine python
-    mpaxos.bench.services:PythonKeyValue); keys "k" and 15 digits are written to it. In a closed
-    loop a client asks again when it has its answer. In an open loop requests are sent at fixed
-    times, and latency counts from the time a request was due, so that a stall is seen by all
-    requests it delayed (no coordinated omission). Processor times are shown for replicas on this
-    machine. When the load generator itself takes over 90 % of a core, that is said: then it is
-    what was measured.
+    In a closed loop a client asks again when it has its answer: that finds the maximum. In an \
+open loop (--rate) requests are due at fixed times, and latency counts from when a request was \
+due: so a stall is seen by all the requests it delayed (no coordinated omission).
+
+    A running cluster must run mpaxos.services.kv:KeyValue, or with --machine python \
+mpaxos.bench.services:PythonKeyValue; the keys written to it are "k" and 15 digits.
+
+    Processor times are shown for replicas on this machine. When the load generator itself takes \
+over 90 % of a core, that is said: then it may be what was measured.
     """
     from mpaxos.bench.load import Workload
 
-    if protocol not in ("native", "jpaxos"):
-        raise ConfigError(f"--protocol {protocol}: native or jpaxos")
-    if machine not in ("kv", "python"):
-        raise ConfigError(f"--machine {machine}: kv or python")
-    if machine == "python" and protocol == "jpaxos":
-        raise ConfigError("--machine python has typed methods: JPaxos clients cannot call them")
+    _check_words(protocol, machine)
     workload = Workload(
         protocol=protocol,
         machine="kv" if machine == "kv" else "command",
@@ -114,6 +126,15 @@ def bench(
         if sweep is not None:
             raise typer.Exit(_sweep(sweep, workload, running, target, plot, as_json=as_json))
         raise typer.Exit(_single(workload, running, target, plot, as_json=as_json))
+
+
+def _check_words(protocol: str, machine: str) -> None:
+    if protocol not in ("native", "jpaxos"):
+        raise ConfigError(f"--protocol {protocol}: native or jpaxos")
+    if machine not in ("kv", "python"):
+        raise ConfigError(f"--machine {machine}: kv or python")
+    if machine == "python" and protocol == "jpaxos":
+        raise ConfigError("--machine python has typed methods: JPaxos clients cannot call them")
 
 
 def _check_libraries(plot: Path | None) -> None:
