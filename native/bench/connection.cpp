@@ -32,7 +32,7 @@ Endpoint resolve(const Address& address) {
   return endpoint;
 }
 
-void Connection::connect(const Endpoint& endpoint) {
+bool Connection::connect(const Endpoint& endpoint) {
   fd = ::socket(endpoint.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) throw Failure(std::string("no more sockets: ") + std::strerror(errno));
   const int one = 1;
@@ -42,10 +42,8 @@ void Connection::connect(const Endpoint& endpoint) {
   left_.clear();
   sent_ = 0;
   watching = true;
-  if (::connect(fd, reinterpret_cast<const sockaddr*>(&endpoint.storage), endpoint.length) != 0 &&
-      errno != EINPROGRESS) {
-    throw Failure(endpoint.text + ": " + std::strerror(errno));
-  }
+  const auto* address = reinterpret_cast<const sockaddr*>(&endpoint.storage);
+  return ::connect(fd, address, endpoint.length) == 0 || errno == EINPROGRESS;
 }
 
 void Connection::hang_up() {

@@ -31,8 +31,9 @@ struct Connection {
   Connection& operator=(const Connection&) = delete;
   ~Connection() { hang_up(); }
 
-  // Begins to connect, without blocking. Throws Failure where that fails at once.
-  void connect(const Endpoint& endpoint);
+  // Begins to connect, without blocking. False with errno where that fails at once, as it does
+  // on one machine when nobody listens.
+  bool connect(const Endpoint& endpoint);
   void hang_up();
 
   // Reads once into the shared buffer; `bytes` is what there is to parse, with what was left of
@@ -51,6 +52,7 @@ struct Connection {
   bool watching = false;  // epoll tells when more can be written
   bool dirty = false;     // has something for the end of the turn
   bool retrying = false;
+  std::string last_words;  // what the server said before it hung up
   std::uint64_t received = 0;
   std::uint64_t written = 0;
   std::unique_ptr<Protocol> protocol;

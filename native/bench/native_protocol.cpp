@@ -127,7 +127,7 @@ class NativeProtocol final : public Protocol {
         session_ = read_struct<std::uint64_t>(payload);
         return become_ready(sink, out);
       case kFrameBye:  // the replica closes the connection after it; elsewhere it may go better
-        return;
+        return sink.said(payload.substr(0, 200));
       default: throw Failure("the replica sent a frame of kind " + std::to_string(kind));
     }
   }

@@ -20,6 +20,7 @@ class Sink {
   virtual void answered(Nanos start, bool read) = 0;               // as it should be
   virtual void failed(Nanos start, std::string_view text) = 0;     // with an error; it is over
   virtual void refused() = 0;                                      // not executed; send it again
+  virtual void said(std::string_view text) = 0;                    // why it will hang up
   virtual void closed() = 0;                                       // after close()
 };
 

@@ -69,6 +69,7 @@ class Worker::Feedback final : public Sink {
     connection_.retrying = true;
     worker_.retries_.emplace_back(worker_.time_ + kRetryPause, &connection_);
   }
+  void said(std::string_view text) override { connection_.last_words = text; }
   void closed() override {
     connection_.state = Connection::State::kClosed;
     --worker_.open_sessions_;
@@ -157,7 +158,10 @@ void Worker::open_some() {
     auto& connection = *to_open_.front();
     to_open_.pop_front();
     ++opening_;
-    connection.connect(endpoints_[connection.endpoint]);
+    if (!connection.connect(endpoints_[connection.endpoint])) {
+      lost(connection, std::strerror(errno));
+      continue;
+    }
     epoll_event event{};
     event.events = EPOLLIN | EPOLLOUT;
     event.data.ptr = &connection;
@@ -327,7 +331,10 @@ void Worker::lost(Connection& connection, const std::string& why) {
   }
   const auto& endpoint = endpoints_[connection.endpoint];
   // Before the run begins nobody may be there at all; later a replica may crash and come back.
-  if (!connection.protocol->resumable() || !begun_) throw Failure(endpoint.text + ": " + why);
+  if (!connection.protocol->resumable() || !begun_) {
+    const auto& said = connection.last_words;
+    throw Failure(endpoint.text + ": " + why + (said.empty() ? "" : ", saying: " + said));
+  }
   const bool was_ready = connection.state == Connection::State::kReady;
   if (!was_ready) --opening_;
   ++tally_.reconnections;

@@ -285,6 +285,29 @@ def test_nonsense_ends_the_run_with_one_line() -> None:
         drive(changed(protocol="jpaxos", depth=2), ["127.0.0.1:1"])
 
 
+def test_a_replica_that_takes_no_clients_is_quoted() -> None:
+    def refusing(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(wire.frame(wire.BYE, b"no quorum: try another replica"))
+
+    with server(refusing) as address, pytest.raises(LoadFailed, match="no quorum"):
+        drive(changed(), [address])
+
+
+def test_a_dead_replica_among_others_is_passed_over() -> None:
+    """Its connections go to the next address, also when nobody listens at the one after."""
+    replica = FakeReplica()
+    replica.hang_up_after = 20
+    with server(replica.serve) as address:
+        # Who loses the first goes to the second, where nobody is, and then back.
+        with socket.create_server(("127.0.0.1", 0)) as gone:
+            nobody = f"127.0.0.1:{gone.getsockname()[1]}"
+        report = drive(changed(connections=1), [address, nobody])
+    assert report.writes.total == 200
+    assert report.reconnections == 2
+    assert replica.wrong == []
+
+
 def test_the_program_refuses_what_it_does_not_know() -> None:
     for words in (["--nonsense", "1"], ["--depth", "0"], ["--address", "x"], ["--depth"], []):
         done = subprocess.run(

@@ -90,7 +90,7 @@ def rate_text(value: float) -> str:
 
 def console_for(output: TextIO) -> Console:
     """A console; a file has no width, so lines are not folded there."""
-    return Console(file=output, width=None if output.isatty() else 110)
+    return Console(file=output, width=None if output.isatty() else 180)
 
 
 def describe(outcome: Measurement) -> str:
@@ -157,7 +157,7 @@ def print_rows(
     """The same at a terminal."""
     shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for number, column in enumerate(head):
-        shown.add_column(column, justify="left" if number == 0 else "right")
+        shown.add_column(column, justify="left" if number == 0 else "right", no_wrap=number == 0)
     for row in rows:
         shown.add_row(*row)
     console_for(output).print(shown)
