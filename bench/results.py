@@ -7,8 +7,7 @@ from pathlib import Path
 import msgspec
 
 from bench.aims import aims_of
-from bench.systems import LIMIT
-from bench.table import Comparison, ratio
+from bench.table import Comparison, of_limit
 from mpaxos.bench import grow
 from mpaxos.bench.hotspots import GROUPS
 from mpaxos.bench.plots import draw
@@ -89,7 +88,8 @@ def render(results: Results) -> str:
             "## Side by side\n",
             _origin(results.table.origin),
             f"Median of {comparison.rounds} rounds of {comparison.duration:g} s, the systems in "
-            "turns. In brackets: of the limit, forward-and-await-one.\n",
+            "turns. In brackets: of the limit, forward-and-await-one, measured just before "
+            "(mpaxos) or in the same round.\n",
             _throughput(comparison),
             "### Aims\n",
             _aims(comparison),
@@ -117,7 +117,6 @@ def _rows(comparison: Comparison) -> list[str]:
 
 def _throughput(comparison: Comparison) -> str:
     head = ["requests/s", *(title for _, title in comparison.columns)]
-    limits = comparison.cells.get(LIMIT, {})
     rows = []
     for row in _rows(comparison):
         texts = [row]
@@ -127,7 +126,7 @@ def _throughput(comparison: Comparison) -> str:
                 texts.append(comparison.missing.get(row, "") if number == 0 else "")
                 continue
             rate = cell.median.throughput
-            share = ratio(cell, limits.get(key))
+            share = of_limit(comparison.cells, row, key)
             texts.append(rate_text(rate) + ("" if share is None else f" ({share:.2f})"))
         rows.append(texts)
     return markdown(head, rows)
@@ -221,7 +220,7 @@ def _pauses(growth: Growth) -> str:
                 f"without a free processor {100 * leader.waited:.0f} % of the time"
             )
         lines.append(
-            f"- {row.point.label}: {len(outcome.stalls)} pauses over 10 ms, the longest "
+            f"- {row.point.label}: pauses over 10 ms: {len(outcome.stalls)}, the longest "
             f"{longest:.0f} ms{cause}"
         )
     return "\n".join(lines) + ("\n" if lines else "")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 from collections.abc import Iterator
 from functools import partial
 
 import msgspec
 
-from bench.systems import GETS, GROUPS, JPAXOS, PUTS, Group
+from bench.systems import GETS, GROUPS, JPAXOS, LIMIT, PUTS, Group, Row
 from mpaxos.bench import cluster as clusters
 from mpaxos.bench import hotspots
 from mpaxos.bench.load import Workload
@@ -40,6 +41,10 @@ COLUMNS = (
 PROFILED = ("c100", "c500", "deep")
 """Columns for which it is said where the leader's time goes."""
 
+FORWARD = "forward"
+PAIRED = ("mpaxos", "python")
+"""Groups before each of whose columns the limit is measured: these ratios are what matters."""
+
 LARGEST = Workload(connections=500, size=1024)
 """What the systems must have room for."""
 
@@ -50,6 +55,8 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     median: Measurement
     """The one in the middle, by throughput; its histogram left out."""
     throughputs: list[float]
+    limits: list[float] = []
+    """What the limit reached just before each of them; empty where it was not measured there."""
 
 
 class Breakdown(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,61 +88,113 @@ def compare(
     names: list[str], *, rounds: int, duration: float, warm_up: float, show: Show
 ) -> Comparison:
     """Measure these groups of systems. One that fails is noted and left out; the others go on."""
-    raw: dict[str, dict[str, list[Measurement]]] = {}
+    found = _Found(duration, warm_up, show)
     missing: dict[str, str] = {}
-    for number in range(rounds):
-        # A B C, then C B A: what drifts in the course of a run meets all alike.
-        for name in names if number % 2 == 0 else reversed(names):
-            group = GROUPS[name]
-            reason = group.why_not()
-            if reason is None:
-                reason = _round(group, raw, duration, warm_up, show)
-            if reason is not None:
-                missing |= {row: reason for row in group.rows if row not in raw}
+    with contextlib.ExitStack() as stack:
+        found.keep_limit(names, stack)
+        for number in range(rounds):
+            # A B C, then C B A: what drifts in the course of a run meets all alike.
+            for name in names if number % 2 == 0 else reversed(names):
+                group = GROUPS[name]
+                reason = group.why_not() or found.round(name, group)
+                if reason is not None:
+                    missing |= {row: reason for row in group.rows if row not in found.raw}
     breakdowns, no_breakdown = _breakdowns(names, duration, show)
     return Comparison(
         rounds=rounds,
         duration=duration,
         columns=[(column.key, column.title) for column in COLUMNS],
-        cells={
-            row: {key: cell_of(found) for key, found in columns.items()}
-            for row, columns in raw.items()
-        },
+        cells=found.cells(),
         missing=missing,
         breakdowns=breakdowns,
         no_breakdown=no_breakdown,
     )
 
 
-def _round(
-    group: Group,
-    raw: dict[str, dict[str, list[Measurement]]],
-    duration: float,
-    warm_up: float,
-    show: Show,
-) -> str | None:
-    """Measure a group once in every column; why that failed, or None."""
-    try:
-        with group.started(LARGEST, show) as rows:
-            for column in COLUMNS:
-                workload = msgspec.structs.replace(
-                    column.workload, duration=duration, warm_up=warm_up
-                )
-                for row in rows:
-                    if row.name == JPAXOS and workload.depth > 1:
-                        continue
-                    found = row.run(workload)
-                    raw.setdefault(row.name, {}).setdefault(column.key, []).append(found)
-    except MpaxosError as error:
-        return f"failed: {str(error).splitlines()[0]}"
-    return None
+class _Found:
+    """Measures, and keeps what was measured."""
+
+    def __init__(self, duration: float, warm_up: float, show: Show) -> None:
+        self.raw: dict[str, dict[str, list[Measurement]]] = {}
+        self._limits: dict[str, dict[str, list[float]]] = {}
+        self._limit: list[Row] = []
+        self._duration = duration
+        self._warm_up = warm_up
+        self._show = show
+
+    def keep_limit(self, names: list[str], stack: contextlib.ExitStack) -> None:
+        """Keep the limit program running, which costs nothing while nobody asks it: so it can be
+        measured right beside what is compared with it. Where that fails, its row says why."""
+        group = GROUPS[FORWARD]
+        if FORWARD in names and group.why_not() is None:
+            with contextlib.suppress(MpaxosError):
+                self._limit = stack.enter_context(group.started(LARGEST, self._show))
+
+    def round(self, name: str, group: Group) -> str | None:
+        """Measure a group once in every column; why that failed, or None."""
+        running = (
+            contextlib.nullcontext(self._limit)
+            if name == FORWARD and self._limit
+            else group.started(LARGEST, self._show)
+        )
+        try:
+            with running as rows:
+                for column in COLUMNS:
+                    self._column(column, rows, paired=name in PAIRED)
+        except MpaxosError as error:
+            return f"failed: {str(error).splitlines()[0]}"
+        return None
+
+    def _column(self, column: Column, rows: list[Row], *, paired: bool) -> None:
+        workload = msgspec.structs.replace(
+            column.workload, duration=self._duration, warm_up=self._warm_up
+        )
+        limit = [self._run(row, column, workload) for row in self._limit] if paired else []
+        for row in rows:
+            if row.name == JPAXOS and workload.depth > 1:
+                continue
+            self._run(row, column, workload)
+            if limit:
+                limits = self._limits.setdefault(row.name, {})
+                limits.setdefault(column.key, []).append(limit[0].throughput)
+
+    def _run(self, row: Row, column: Column, workload: Workload) -> Measurement:
+        found = row.run(workload)
+        self.raw.setdefault(row.name, {}).setdefault(column.key, []).append(found)
+        return found
+
+    def cells(self) -> dict[str, dict[str, Cell]]:
+        """All of it, the rows in the order of GROUPS."""
+        rows = [row for group in GROUPS.values() for row in group.rows if row in self.raw]
+        return {
+            row: {
+                key: cell_of(found, self._limits.get(row, {}).get(key, []))
+                for key, found in self.raw[row].items()
+            }
+            for row in rows
+        }
 
 
-def cell_of(found: list[Measurement]) -> Cell:
-    """The cell of several measurements of the same."""
+def cell_of(found: list[Measurement], limits: list[float]) -> Cell:
+    """The cell of several measurements of the same; `limits` as in Cell."""
     middle = statistics.median_low([one.throughput for one in found])
     median = next(one for one in found if one.throughput == middle)
-    return Cell(median=without_histogram(median), throughputs=[one.throughput for one in found])
+    return Cell(
+        median=without_histogram(median),
+        throughputs=[one.throughput for one in found],
+        limits=limits if len(limits) == len(found) else [],
+    )
+
+
+def of_limit(cells: dict[str, dict[str, Cell]], row: str, column: str) -> float | None:
+    """The throughput of a row by that of the limit: the median over rounds of the ratios to what
+    the limit reached just before, or in the same round. None when either is missing."""
+    cell = cells.get(row, {}).get(column)
+    if cell is not None and cell.limits:
+        return statistics.median(
+            one / limit for one, limit in zip(cell.throughputs, cell.limits, strict=True) if limit
+        )
+    return ratio(cell, cells.get(LIMIT, {}).get(column))
 
 
 def ratio(mine: Cell | None, theirs: Cell | None) -> float | None:
@@ -144,7 +203,7 @@ def ratio(mine: Cell | None, theirs: Cell | None) -> float | None:
     if mine is None or theirs is None:
         return None
     pairs = list(zip(mine.throughputs, theirs.throughputs, strict=False))
-    if len(mine.throughputs) != len(theirs.throughputs):  # one of them failed in some round
+    if len(mine.throughputs) != len(theirs.throughputs):  # not measured equally often
         pairs = [(mine.median.throughput, theirs.median.throughput)]
     found = [one / other for one, other in pairs if other > 0]
     return statistics.median(found) if found else None
