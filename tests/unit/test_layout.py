@@ -52,6 +52,7 @@ ALLOWED = {
     },
     "sim": {"core", "errors", "storage", "net", "machine", "runtime"},
     "local": {"errors", "config", "client", "storage"},
+    "bench": {"errors", "_native", "config", "client", "machine", "containers", "local"},
     "demo": {"errors", "config", "client", "services", "local", "cli"},
     "cli": {
         "errors",
@@ -59,6 +60,7 @@ ALLOWED = {
         "client",
         "services",
         "local",
+        "bench",
         "storage",
         "runtime",
         "sim",

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from mpaxos.cli import kv
+from mpaxos.cli.bench import bench
 from mpaxos.cli.errors import report
 from mpaxos.config import ClusterConfig, example, from_dict, load
 from mpaxos.errors import ConfigError, InvariantViolated, MpaxosError
@@ -37,6 +38,7 @@ app = typer.Typer(
 cluster_app = typer.Typer(help="Cluster files.", no_args_is_help=True)
 app.add_typer(cluster_app, name="cluster")
 app.add_typer(kv.app, name="kv")
+app.command()(bench)
 
 ClusterOption = Annotated[
     Path, typer.Option("--cluster", "-c", envvar="MPAXOS_CLUSTER", help="The cluster file.")
