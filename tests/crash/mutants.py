@@ -253,10 +253,10 @@ MUTANTS = [
         always=True,
     ),
     Mutant(
-        "the pointer of the root to the tree is not in the transaction",
+        "the pointer past a removed item is not in the transaction",
         "tree.cpp",
-        "    tx.add(&root_->tree, kRootFields);\n    root_->tree",
-        "    root_->tree",
+        "    point(tx, parent, place.branch->child[1 - place.side]);\n",
+        "    at(parent) = place.branch->child[1 - place.side];\n",
         "values",
     ),
     Mutant(
