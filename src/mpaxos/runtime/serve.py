@@ -90,7 +90,8 @@ class Process:
             on_notice=_log_notice,
         )
         self._status.loop = self._loop
-        self._last_view: tuple[object, ...] = ()
+        self._last_view: tuple[int | None, bool] = (-1, False)
+        self._turns = 0
 
     def run(self) -> None:
         """Serve until a signal asks to stop."""
@@ -134,6 +135,9 @@ class Process:
 
     def _log_changes(self) -> None:
         replica = self._replica
+        self._turns += 1
+        if replica.leader == self._last_view[0] and self._turns % 64:
+            return  # to be too far behind is no news of a single turn
         view = (replica.leader, replica.too_far_behind)
         if view == self._last_view:
             return
