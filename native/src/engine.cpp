@@ -11,6 +11,25 @@
 
 namespace mpaxos {
 
+namespace {
+
+[[noreturn]] void damaged(const char* what) {
+  throw Error(ErrorKind::kStorageCorrupt,
+              std::string("the state in the pool is damaged: ") + what +
+                  ". The replica does not start from it; restore it from a good copy");
+}
+
+// A container that lost its name would be made anew, empty.
+void check_container(const ContainerRoot& container) {
+  const std::string_view bytes(reinterpret_cast<const char*>(&container), sizeof container);
+  const bool unused = bytes.find_first_not_of('\0') == std::string_view::npos;
+  if (!unused && container.check != container_check(container)) {
+    damaged("a container does not match its checksum");
+  }
+}
+
+}  // namespace
+
 // Set while a slot is being applied; stays set when an exception leaves it.
 class Engine::Poison {
  public:
@@ -32,8 +51,10 @@ Engine::Engine(Pool& pool)
                 "replica. Go on with the transfer, or remove the file and begin it anew");
   }
   const auto& applied = root_.applied;
-  invariant(applied.sessions == sessions_.count() && applied.reply_slots == sessions_.reply_slots(),
-            "the session table does not have the sessions that the applied position counts");
+  if (applied.sessions != sessions_.count() || applied.reply_slots != sessions_.reply_slots()) {
+    damaged("the session table does not have the sessions that the applied position counts");
+  }
+  for (const auto& container : root_.containers) check_container(container);
 }
 
 void Engine::check_alive() const {
@@ -207,13 +228,7 @@ std::uint32_t Engine::container(std::string_view name) {
             "a container's name has 1 to 63 bytes");
   std::uint32_t at = 0;
   for (; at < kMaxContainers && root_.containers[at].name[0] != '\0'; ++at) {
-    const auto& known = root_.containers[at];
-    if (known.seal != seal_of(known)) {
-      throw Error(ErrorKind::kStorageCorrupt,
-                  "a container in the pool does not match its checksum: restore this replica from a "
-                  "good copy");
-    }
-    if (name == known.name) return at;
+    if (name == root_.containers[at].name) return at;
   }
   invariant(at < kMaxContainers, "a machine has at most 64 containers");
   auto& fresh = root_.containers[at];
@@ -221,7 +236,7 @@ std::uint32_t Engine::container(std::string_view name) {
   tx.add(&fresh, sizeof fresh);
   std::memset(&fresh, 0, sizeof fresh);
   std::memcpy(fresh.name, name.data(), name.size());
-  fresh.seal = seal_of(fresh);
+  fresh.check = container_check(fresh);
   tx.commit();
   return at;
 }
@@ -274,7 +289,7 @@ std::uint64_t Engine::state_digest() {
       digest.add(leaf->value());
       ++count;
     }
-    invariant(count == root->count, "a container does not have as many items as it counts");
+    if (count != root->count) damaged("a container does not have as many items as it counts");
   }
   for (const auto id : sessions_.ids()) {
     const auto view = sessions_.view(id);

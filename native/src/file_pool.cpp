@@ -265,8 +265,11 @@ void FilePool::verify_header(const std::array<std::uint8_t, 16>& cluster, std::u
                                                 std::to_string(header.replica) + ", not to " +
                                                 std::to_string(replica));
   }
-  const auto fits = header.size == size && header.log_size % kUnit == 0 &&
-                    header.log_offset < size && header.log_size < size - header.log_offset;
+  // Whoever writes a wrong header with a right checksum gets an error, too, and nothing worse.
+  const auto fits = header.size == size && header.log_size % kUnit == 0 && header.log_size > 0 &&
+                    header.log_offset < size && header.log_size < size - header.log_offset &&
+                    header.limits.max_sessions < size / sizeof(std::uint64_t) &&
+                    header.machine[sizeof header.machine - 1] == '\0';
   if (!fits) throw Error(ErrorKind::kStorageCorrupt, "its header is inconsistent");
 }
 

@@ -153,7 +153,7 @@ void ImageTarget::name(Transaction& tx, std::uint8_t number, std::string_view na
     tx.add(root, sizeof *root);
     std::memset(root, 0, sizeof *root);
     std::memcpy(root->name, name.data(), name.size());
-    root->seal = seal_of(*root);
+    root->check = container_check(*root);
   }
   numbers_[number] = root;
 }

@@ -171,7 +171,11 @@ std::optional<RecordOut> Log::read(std::uint64_t slot) const {
   if (header.magic != kRecordMagic || header.slot != slot) corrupt(position, "its slot");
   std::string bytes(at(position) + kUnit, header.length);
   if (digest64(bytes) != header.digest) corrupt(position, "the digest of its batch");
-  return RecordOut{header.round, header.leader, header.time, Batch::parse(std::move(bytes))};
+  try {
+    return RecordOut{header.round, header.leader, header.time, Batch::parse(std::move(bytes))};
+  } catch (const Error& error) {
+    corrupt(position, std::string("its batch (") + error.what() + ")");
+  }
 }
 
 std::vector<std::tuple<std::uint64_t, std::uint64_t, std::uint32_t>> Log::slots() const {

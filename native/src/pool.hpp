@@ -3,7 +3,6 @@
 
 #include <libpmemobj.h>
 
-#include <bit>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -33,7 +32,7 @@ struct ContainerRoot {
   char name[64];        // zero-terminated; empty: unused
   std::uint64_t tree;   // pool offset of the tree's root node; 0: empty
   std::uint64_t count;  // number of items
-  std::uint64_t seal;   // of name, tree and count; see seal_of()
+  std::uint64_t check;  // XXH3 of all before; 0 when unused
   std::uint64_t reserved[5];
 };
 static_assert(sizeof(ContainerRoot) == 128);
@@ -42,16 +41,6 @@ static_assert(sizeof(ContainerRoot) == 128);
 struct Word {
   std::uint64_t bits;
 };
-
-// Small objects that are read all the time carry a seal instead of a CRC: a few instructions that
-// change with every change of a single field, and with all but one in 2^64 of the others.
-inline std::uint64_t sealed(std::uint64_t a, std::uint64_t b, std::uint64_t c) {
-  const auto mixed = (a + 0x9e3779b97f4a7c15) * 0xbf58476d1ce4e5b9 ^
-                     std::rotl((b + 0x94d049bb133111eb) * 0xd6e8feb86659fd93, 23);
-  return (mixed ^ mixed >> 32) * 0xff51afd7ed558ccd + (c ^ c >> 29) * 0xc4ceb9fe1a85ec53;
-}
-
-std::uint64_t seal_of(const ContainerRoot& root);
 
 // What the engine keeps in the pool's root object.
 struct EngineRoot {

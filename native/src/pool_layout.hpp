@@ -1,6 +1,7 @@
 // What lies where in a replica's pool.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "pool.hpp"
@@ -9,7 +10,7 @@ namespace mpaxos {
 
 inline constexpr char kPoolMagic[8] = {'m', 'P', 'a', 'x', 'P', 'o', 'o', 'l'};
 inline constexpr char kPoolLayout[] = "mpaxos";
-inline constexpr std::uint32_t kPoolFormat = 1;
+inline constexpr std::uint32_t kPoolFormat = 2;
 
 // Written once, at creation.
 struct PoolHeader {
@@ -38,15 +39,29 @@ struct PromiseCell {
 };
 static_assert(sizeof(PromiseCell) == 64);
 
-struct alignas(64) PoolRoot {
+// Fills a cache line behind what takes `Size` bytes of it.
+template <std::size_t Size>
+using Rest = std::uint8_t[64 - Size % 64];
+
+// Parts that change apart lie 64 bytes apart. They cannot be alignas(64): libpmemobj gives the root
+// object an address that is a multiple of 16, and the compiler would be promised more.
+struct PoolRoot {
   PoolHeader header;
-  alignas(64) PromiseCell promises[2];
-  alignas(64) Word promise_word;  // counter of the valid promise
-  alignas(64) Word tail;          // of the log, in units of 64 bytes since creation
-  alignas(64) Word head;
-  alignas(64) Word truncated;  // slots up to here are given up
-  alignas(64) EngineRoot engine;
+  Rest<sizeof(PoolHeader)> rest0;
+  PromiseCell promises[2];
+  Word promise_word;  // counter of the valid promise
+  Rest<sizeof(Word)> rest1;
+  Word tail;  // of the log, in units of 64 bytes since creation
+  Rest<sizeof(Word)> rest2;
+  Word head;
+  Rest<sizeof(Word)> rest3;
+  Word truncated;  // slots up to here are given up
+  Rest<sizeof(Word)> rest4;
+  EngineRoot engine;
 };
+static_assert(alignof(PoolRoot) <= 16);
+static_assert(offsetof(PoolRoot, promises) == 384 && offsetof(PoolRoot, promise_word) == 512 &&
+              offsetof(PoolRoot, tail) == 576 && offsetof(PoolRoot, engine) == 768);
 
 inline constexpr std::uint64_t kUnit = 64;
 

@@ -54,7 +54,9 @@ Action action(Verdict verdict, std::uint32_t index, const Entry& entry) {
 Sessions::Sessions(Pool& pool, const Watchers* watchers) : pool_(pool), watchers_(watchers) {
   const auto limit = static_cast<std::uint32_t>(pool.limits().max_sessions);
   const auto table_offset = pool.engine_root().session_table;
-  if (table_offset == 0 || table_offset > pool.size() - limit * 8ULL) damaged("its table");
+  if (table_offset == 0 || table_offset % 8 != 0 || table_offset > pool.size() - limit * 8ULL) {
+    damaged("its table");
+  }
   mirrors_.resize(limit);
   for (std::uint32_t place = 0; place < limit; ++place) {
     if (table()[place] != 0) load(place, table()[place]);

@@ -11,20 +11,17 @@ namespace mpaxos {
 namespace {
 
 constexpr std::uint64_t kBranchTag = 1;  // references to branches are odd
-constexpr std::size_t kRootFields = 3 * sizeof(std::uint64_t);  // tree, count, seal
 constexpr int kMaxDepth = 9 * (kMaxKey + 1) + 1;
+// tree, count and check; the name stays.
+constexpr std::size_t kRootChanges =
+    offsetof(ContainerRoot, check) + sizeof(ContainerRoot::check) - offsetof(ContainerRoot, tree);
 
 std::uint32_t crc_of(const Leaf& leaf) {
-  const std::uint32_t lengths[2] = {leaf.key_length, leaf.value_length};
+  const std::uint32_t lengths[3] = {leaf.key_length, leaf.value_length, leaf.value_capacity};
   const auto crc = crc32c({reinterpret_cast<const char*>(lengths), sizeof lengths});
   return crc32c({reinterpret_cast<const char*>(&leaf + 1),
                  std::size_t{leaf.key_length} + leaf.value_length},
                 crc);
-}
-
-std::uint64_t seal_of(const Branch& branch) {
-  return sealed(branch.child[0], branch.child[1],
-                std::uint64_t{branch.byte} << 32 | branch.bit);
 }
 
 [[noreturn]] void damaged(const char* what) {
@@ -33,6 +30,17 @@ std::uint64_t seal_of(const Branch& branch) {
                   ". The replica does not go on with it; restore it from a good copy");
 }
 
+std::uint64_t check_of(const Branch& branch) {
+  return digest64({reinterpret_cast<const char*>(&branch), offsetof(Branch, check)});
+}
+
+// Whether `a` decides on an earlier part of a key than `b`, as a branch above another one does.
+bool above(const Branch& a, const Branch& b) {
+  return std::pair(a.byte, a.bit) < std::pair(b.byte, b.bit);
+}
+
+std::uint64_t check_of(const ContainerRoot& root) { return container_check(root); }
+
 PMEMoid oid_of(PMEMobjpool* pool, const void* data) {
   invariant(pmemobj_pool_by_ptr(data) == pool, "an object outside the pool");
   return pmemobj_oid(data);
@@ -40,12 +48,12 @@ PMEMoid oid_of(PMEMobjpool* pool, const void* data) {
 
 }  // namespace
 
-std::uint64_t seal_of(const ContainerRoot& root) {
-  const auto seal = [](const ContainerRoot& of) {
-    return sealed(of.tree, of.count, digest64({of.name, sizeof of.name}));
+std::uint64_t container_check(const ContainerRoot& root) {
+  const auto digest = [](const ContainerRoot& of) {
+    return digest64({reinterpret_cast<const char*>(&of), offsetof(ContainerRoot, check)});
   };
-  static const auto unused = seal(ContainerRoot{});
-  return seal(root) ^ unused;  // so that the seal of zeroed memory is 0, as it is
+  static const auto unused = digest(ContainerRoot{});
+  return digest(root) ^ unused;  // so that zeroed memory is a container without items
 }
 
 std::string_view Leaf::key() const {
@@ -94,7 +102,7 @@ Branch* Tree::branch_at(std::uint64_t reference) const {
     damaged("a reference inside the tree leads outside");
   }
   auto* branch = reinterpret_cast<Branch*>(base() + offset);
-  if (branch->seal != seal_of(*branch)) damaged("a branch does not match its checksum");
+  if (branch->bit > 8 || branch->byte > kMaxKey) damaged("a branch of the tree is impossible");
   return branch;
 }
 
@@ -113,17 +121,31 @@ std::uint64_t Tree::nearest(std::string_view key) const {
   return reference;
 }
 
-void Tree::check_root() const {
-  if (root_->seal != seal_of(*root_)) damaged("a container does not match its checksum");
+const Leaf* Tree::find(std::string_view key) const {
+  if (root_->tree == 0) {
+    verify_absence(key);
+    return nullptr;
+  }
+  const auto* leaf = leaf_at(nearest(key));
+  verify(*leaf);
+  if (leaf->key() == key) return leaf;
+  verify_absence(key);
+  return nullptr;
 }
 
-const Leaf* Tree::find(std::string_view key) const {
-  check_root();
-  if (root_->tree == 0) return nullptr;
-  const auto* leaf = leaf_at(nearest(key));
-  if (leaf->key() != key) return nullptr;
-  verify(*leaf);
-  return leaf;
+// An item that is found proves itself. That there is none depends on all turns that led to the
+// item that was found instead.
+void Tree::verify_absence(std::string_view key) const {
+  if (root_->check != check_of(*root_)) damaged("a container does not match its checksum");
+  auto reference = root_->tree;
+  const Branch* before = nullptr;
+  while (reference & kBranchTag) {
+    const auto* branch = branch_at(reference);
+    if (branch->check != check_of(*branch)) damaged("a branch does not match its checksum");
+    if (before != nullptr && !above(*before, *branch)) damaged("its branches are out of order");
+    before = branch;
+    reference = branch->child[direction(key, branch->byte, branch->bit)];
+  }
 }
 
 std::uint64_t Tree::new_leaf(Transaction& tx, std::string_view key, std::string_view value) {
@@ -148,36 +170,36 @@ void Tree::overwrite(Transaction& tx, Leaf* leaf, std::string_view value) {
   leaf->crc = crc_of(*leaf);
 }
 
-// Where `leaf` hangs, and in `parent` where the branch above it does.
-Tree::Place Tree::place_of(const Leaf* leaf, Place& parent) const {
-  Place place{nullptr, 0};
-  parent = place;
-  for (int depth = 0; at(place) & kBranchTag; ++depth) {
+// The pointer that leads to `leaf`, and the one that leads to the branch that has it.
+std::pair<Tree::Place, Tree::Place> Tree::places_of(const Leaf* leaf) const {
+  Place parent{nullptr, nullptr};
+  Place place{nullptr, &root_->tree};
+  for (int depth = 0; *place.slot & kBranchTag; ++depth) {
     if (depth > kMaxDepth) damaged("the tree has a cycle");
-    auto* branch = branch_at(at(place));
+    auto* branch = branch_at(*place.slot);
     parent = place;
-    place = {branch, direction(leaf->key(), branch->byte, branch->bit)};
+    place = {branch, &branch->child[direction(leaf->key(), branch->byte, branch->bit)]};
   }
-  invariant(at(place) == offset_of(leaf), "an item is not where its key leads");
-  return place;
+  if (*place.slot != offset_of(leaf)) damaged("an item is not where its key leads");
+  return {place, parent};
 }
 
-void Tree::point(Transaction& tx, Place place, std::uint64_t reference) {
-  if (place.branch == nullptr) {
-    tx.add(&root_->tree, kRootFields);
+void Tree::redirect(Transaction& tx, const Place& place, std::uint64_t reference) {
+  if (place.owner == nullptr) {
+    tx.add(&root_->tree, kRootChanges);
     root_->tree = reference;
-    root_->seal = seal_of(*root_);
-  } else {
-    tx.add(place.branch, sizeof *place.branch);
-    place.branch->child[place.side] = reference;
-    place.branch->seal = seal_of(*place.branch);
+    root_->check = check_of(*root_);
+    return;
   }
+  tx.add(place.owner, sizeof *place.owner);
+  *place.slot = reference;
+  place.owner->check = check_of(*place.owner);
 }
 
-void Tree::recount(Transaction& tx, std::uint64_t count) {
-  tx.add(&root_->tree, kRootFields);
+void Tree::count_items(Transaction& tx, std::uint64_t count) {
+  tx.add(&root_->tree, kRootChanges);
   root_->count = count;
-  root_->seal = seal_of(*root_);
+  root_->check = check_of(*root_);
 }
 
 void Tree::put(Transaction& tx, const Leaf* found, std::string_view key, std::string_view value) {
@@ -188,52 +210,50 @@ void Tree::put(Transaction& tx, const Leaf* found, std::string_view key, std::st
       overwrite(tx, const_cast<Leaf*>(found), value);
       return;
     }
-    Place parent;
-    const auto place = place_of(found, parent);
-    point(tx, place, new_leaf(tx, key, value));
+    const auto place = places_of(found).first;
+    redirect(tx, place, new_leaf(tx, key, value));
     tx.release(oid_of(pool_->handle(), found));
     return;
   }
-  check_root();
-  recount(tx, root_->count + 1);
+  count_items(tx, root_->count + 1);
   const auto leaf = new_leaf(tx, key, value);
-  Place place{nullptr, 0};
-  if (root_->tree == 0) return point(tx, place, leaf);
+  Place place{nullptr, &root_->tree};
+  if (*place.slot == 0) return redirect(tx, place, leaf);
   const auto difference = compare(key, leaf_at(nearest(key))->key());
   invariant(difference.has_value(), "an item is inserted twice");
-  while (at(place) & kBranchTag) {
-    auto* branch = branch_at(at(place));
+  while (*place.slot & kBranchTag) {
+    auto* branch = branch_at(*place.slot);
     if (std::pair(branch->byte, branch->bit) > std::pair(difference->byte, difference->bit)) break;
-    place = {branch, direction(key, branch->byte, branch->bit)};
+    place = {branch, &branch->child[direction(key, branch->byte, branch->bit)]};
   }
   auto* branch = static_cast<Branch*>(pmemobj_direct(tx.allocate(sizeof(Branch))));
   const auto side = direction(key, difference->byte, difference->bit);
   branch->child[side] = leaf;
-  branch->child[1 - side] = at(place);
+  branch->child[1 - side] = *place.slot;
   branch->byte = difference->byte;
   branch->bit = difference->bit;
-  branch->seal = seal_of(*branch);
-  point(tx, place, offset_of(branch) | kBranchTag);
+  branch->check = check_of(*branch);
+  redirect(tx, place, offset_of(branch) | kBranchTag);
 }
 
 void Tree::erase(Transaction& tx, const Leaf* found) {
   if (watchers_ != nullptr && watchers_->any()) {
     watchers_->item(*root_, found->key(), found, std::nullopt);
   }
-  Place parent;
-  const auto place = place_of(found, parent);
-  recount(tx, root_->count - 1);
-  if (place.branch == nullptr) {
-    point(tx, place, 0);
+  const auto [place, parent] = places_of(found);
+  count_items(tx, root_->count - 1);
+  if (place.owner == nullptr) {
+    redirect(tx, place, 0);
   } else {
-    point(tx, parent, place.branch->child[1 - place.side]);
-    tx.release(oid_of(pool_->handle(), place.branch));
+    const auto side = place.slot == &place.owner->child[0] ? 1 : 0;
+    redirect(tx, parent, place.owner->child[side]);
+    tx.release(oid_of(pool_->handle(), place.owner));
   }
   tx.release(oid_of(pool_->handle(), found));
 }
 
 Tree::Cursor::Cursor(const Tree& tree, std::string_view start) : tree_(tree) {
-  tree.check_root();
+  tree.verify_absence(start);  // of anything left of the way to `start`
   auto reference = tree.root_->tree;
   if (reference == 0) return;
   const auto difference = compare(start, tree.leaf_at(tree.nearest(start))->key());
@@ -260,11 +280,15 @@ const Leaf* Tree::Cursor::next() {
   while (reference & kBranchTag) {
     if (right_.size() > static_cast<std::size_t>(kMaxDepth)) damaged("the tree has a cycle");
     const auto* branch = tree_.branch_at(reference);
+    if (branch->check != check_of(*branch)) damaged("a branch does not match its checksum");
     right_.push_back(branch->child[1]);
     reference = branch->child[0];
   }
   const auto* leaf = tree_.leaf_at(reference);
   tree_.verify(*leaf);
+  // Also ends the walk of a tree whose branches share their items.
+  if (last_ != nullptr && last_->key() >= leaf->key()) damaged("its items are out of order");
+  last_ = leaf;
   return leaf;
 }
 

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <optional>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "image_watch.hpp"
@@ -21,7 +22,7 @@ struct Leaf {
   std::uint32_t key_length;
   std::uint32_t value_length;
   std::uint32_t value_capacity;
-  std::uint32_t crc;  // CRC-32C over lengths, key and value
+  std::uint32_t crc;  // CRC-32C over the three above, key and value
 
   std::string_view key() const;
   std::string_view value() const;
@@ -34,11 +35,14 @@ struct Branch {
   std::uint64_t child[2];
   std::uint32_t byte;
   std::uint32_t bit;  // 0: the "there is a byte" bit; 1 to 8: the byte's bits, highest first
-  std::uint64_t seal;  // of the fields before
+  std::uint64_t check;  // XXH3 of all before: a wrong turn would make items vanish
 };
 static_assert(sizeof(Branch) == 32);
 
 inline constexpr std::uint32_t kMaxKey = 64 << 10;
+
+// What ContainerRoot::check must be.
+std::uint64_t container_check(const ContainerRoot& root);
 
 // The map of one container. All references into the pool are checked before they are followed:
 // a damaged pool ends in Error(kStorageCorrupt), not in a wild pointer.
@@ -67,6 +71,7 @@ class Tree {
 
    private:
     const Tree& tree_;
+    const Leaf* last_ = nullptr;
     std::vector<std::uint64_t> right_;  // subtrees still to be walked, the next one last
   };
 
@@ -77,24 +82,22 @@ class Tree {
     std::uint32_t bit;
   };
 
+  // A pointer of the tree: of the branch `owner`, or of the container when that is null.
+  struct Place {
+    Branch* owner;
+    std::uint64_t* slot;
+  };
+
   const Leaf* leaf_at(std::uint64_t reference) const;
   Branch* branch_at(std::uint64_t reference) const;
   void verify(const Leaf& leaf) const;
+  void verify_absence(std::string_view key) const;
   std::uint64_t nearest(std::string_view key) const;
   std::uint64_t new_leaf(Transaction& tx, std::string_view key, std::string_view value);
   void overwrite(Transaction& tx, Leaf* leaf, std::string_view value);
-  // The pointer that leads to a leaf or branch: a child of `branch`, or the root's.
-  struct Place {
-    Branch* branch;  // nullptr: the root
-    std::uint32_t side;
-  };
-  std::uint64_t& at(Place place) const {
-    return place.branch == nullptr ? root_->tree : place.branch->child[place.side];
-  }
-  void point(Transaction& tx, Place place, std::uint64_t reference);
-  void recount(Transaction& tx, std::uint64_t count);
-  void check_root() const;
-  Place place_of(const Leaf* leaf, Place& parent) const;
+  std::pair<Place, Place> places_of(const Leaf* leaf) const;
+  void redirect(Transaction& tx, const Place& place, std::uint64_t reference);
+  void count_items(Transaction& tx, std::uint64_t count);
   char* base() const { return reinterpret_cast<char*>(pool_->handle()); }
   std::uint64_t offset_of(const void* data) const {
     return static_cast<std::uint64_t>(static_cast<const char*>(data) - base());

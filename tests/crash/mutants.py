@@ -247,7 +247,7 @@ MUTANTS = [
     Mutant(
         "the pointer to a new branch is not in the transaction",
         "tree.cpp",
-        "    tx.add(place.branch, sizeof *place.branch);\n",
+        "  tx.add(place.owner, sizeof *place.owner);\n",
         "",
         "values",
         always=True,
@@ -255,21 +255,21 @@ MUTANTS = [
     Mutant(
         "the pointer past a removed item is not in the transaction",
         "tree.cpp",
-        "    point(tx, parent, place.branch->child[1 - place.side]);\n",
-        "    at(parent) = place.branch->child[1 - place.side];\n",
+        "    redirect(tx, parent, place.owner->child[side]);\n",
+        "    *parent.slot = place.owner->child[side];\n",
         "values",
     ),
     Mutant(
         "the count of items is not in the transaction",
         "tree.cpp",
-        "  tx.add(&root_->tree, kRootFields);\n  root_->count",
+        "  tx.add(&root_->tree, kRootChanges);\n  root_->count",
         "  root_->count",
         "values",
     ),
     Mutant(
         "a removed branch is not freed",
         "tree.cpp",
-        "    tx.release(oid_of(pool_->handle(), place.branch));\n",
+        "    tx.release(oid_of(pool_->handle(), place.owner));\n",
         "",
         "values",
     ),
@@ -311,10 +311,10 @@ MUTANTS = [
         "sessions",
     ),
     Mutant(
-        "the seal of a branch is not verified",
+        "the checksum of a branch is not verified",
         "tree.cpp",
-        "  if (branch->seal != seal_of(*branch)) damaged(",
-        "  if (branch->bit > 8 || branch->byte > kMaxKey) damaged(",
+        "    if (branch->check != check_of(*branch)) damaged(",
+        "    if (branch->bit > 8 || branch->byte > kMaxKey) damaged(",
         "values",
     ),
     Mutant(

@@ -298,11 +298,11 @@ def test_a_newer_format_is_refused_as_such(path: Path) -> None:
     make(path)
     image = path.read_bytes()
     at = locate(image, b"mPaxPool") + 8
-    assert image[at] == 1
+    assert image[at] == 2
     with path.open("r+b") as file:
         file.seek(at)
-        file.write(b"\2")
-    with pytest.raises(StorageVersion, match="format 2"):
+        file.write(b"\3")
+    with pytest.raises(StorageVersion, match="format 3"):
         reopen(path)
 
 

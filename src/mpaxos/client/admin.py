@@ -79,7 +79,7 @@ def _answer(where: Address, kind: int, payload: bytes) -> dict[str, Any]:
         raise WireError(f"a frame of kind {kind} is no answer")
     try:
         return msgspec.json.decode(payload, type=dict[str, Any])
-    except (msgspec.DecodeError, ValueError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise WireError(f"the answer is not a JSON object: {error}") from None
 
 

@@ -55,7 +55,7 @@ def _given(declaration: Declaration, function: Callable[..., Any]) -> Method:
 def _decoded(method: Method, reply: bytes) -> Any:
     try:
         return method.result.decode(reply)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise VersionMismatch(
             f"the reply of {method.name} is no {method.result.text} ({error}): the cluster runs "
             "another version of the state machine"

@@ -95,7 +95,8 @@ def load(
         raise ConfigError(
             f"{path}: there is no such file; `mpaxos cluster new {path}` writes an example"
         ) from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
+        # ValueError: wrong UTF-8, wrong TOML, and integers of thousands of digits.
         raise ConfigError(f"{path}: cannot be read as TOML: {error}") from None
     layers = {
         "the environment": _from_environment(raw, environ or {}),

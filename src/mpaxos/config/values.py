@@ -17,6 +17,9 @@ Address = tuple[str, int]
 Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 50, description="size")]
 """Bytes; a file may write "512 MiB"."""
 
+_DIGITS = 30
+"""More are no size that exists; thousands of them are more than int() and float() take."""
+
 _UNITS = {"": 1, "B": 1, "KIB": KIB, "MIB": MIB, "GIB": GIB, "TIB": GIB << 10}
 
 
@@ -26,7 +29,7 @@ def parse_size(value: object, key: str = "size") -> int:
         return value
     if isinstance(value, str):
         found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", value)
-        if found and found[2].upper() in _UNITS:
+        if found and len(found[1]) <= _DIGITS and found[2].upper() in _UNITS:
             return int(float(found[1]) * _UNITS[found[2].upper()])
     raise ConfigError(
         f'{key} = {value!r} is not a size; give bytes or a text like "512 MiB", "1GiB", "64 KiB"'
@@ -44,7 +47,7 @@ def parse_address(text: str, key: str = "address", *, zero: bool = False) -> Add
             f'{key} = {text!r} is not an address; write "host:port" or "[ipv6]:port", '
             'for example "127.0.0.1:3001"'
         )
-    number = int(port)
+    number = int(port) if len(port) <= _DIGITS else 1 << 16
     if number > 65535 or (number == 0 and not zero):
         raise ConfigError(f"{key} = {text!r}: a port is a number from 1 to 65535")
     return host, number

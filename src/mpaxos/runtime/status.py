@@ -51,7 +51,8 @@ class Status:
         """Answer one request, or arrange that it is answered later."""
         try:
             question = msgspec.json.decode(request.data, type=dict[str, Any])
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            # msgspec raises the latter two as they are: wrong UTF-8, nesting without end.
             self._reply(request, {"error": f"not a JSON object: {error}"})
             return
         operation = question.get("op")

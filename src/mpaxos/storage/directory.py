@@ -15,6 +15,7 @@ import fcntl
 import os
 from pathlib import Path
 from types import TracebackType
+from typing import Annotated
 
 import msgspec
 
@@ -44,8 +45,8 @@ class Marker(msgspec.Struct, frozen=True):
     replica: int
     replicas: int
     machine: str
-    pool_size: int
-    log_size: int
+    pool_size: Annotated[int, msgspec.Meta(ge=0, le=1 << 50)]
+    log_size: Annotated[int, msgspec.Meta(ge=0, le=1 << 50)]
 
 
 def initialise(config: ClusterConfig, replica: int) -> None:
@@ -162,7 +163,7 @@ def _read_marker(directory: Path) -> Marker:
         raise StorageMissing(f"cannot read {path}: {error.strerror}") from error
     try:
         raw = msgspec.json.decode(data, type=dict[str, object])
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise StorageCorrupt(f"{path} is damaged ({error}): restore it") from error
     if raw.get("format") != FORMAT:
         raise StorageVersion(
