@@ -169,18 +169,19 @@ void PoolImage::make(const Edit& edit, bool seal) {
     if (seal) put_right(object);
     return;
   }
-  // Eight bytes that mean something: another object's place, an extreme, a small number.
+  // Four or eight bytes that mean something: another object's place, an extreme, a small number.
   const auto& other = objects_[edit.operand % objects_.size()];
   const std::uint64_t extremes[] = {0,         ~0ULL,         kPoolSize,     kPoolSize - 8,
                                     1ULL << 31, (1ULL << 32) - 1, 1ULL << 63, edit.operand};
-  const auto aligned = std::min(offset / 8 * 8, (object.offset + object.size) / 8 * 8 - 8);
+  const auto width = edit.bit % 2 == 0 ? sizeof(std::uint64_t) : sizeof(std::uint32_t);
+  const auto last = (object.offset + object.size) / 4 * 4 - width;
+  const auto aligned = std::max(object.offset, std::min(offset / 4 * 4, last));
   std::uint64_t value = 0;
   switch (edit.how % 4) {
     case 1: value = other.offset; break;
     case 2: value = other.offset + kBranchTag; break;
     default: value = extremes[edit.operand % std::size(extremes)]; break;
   }
-  const auto width = edit.bit % 2 == 0 ? sizeof value : sizeof value / 2;
   std::memcpy(bytes_.data() + aligned, &value, width);
   put_right(object);
 }
@@ -229,8 +230,8 @@ void PoolImage::put_right(const Object& object) {
     }
     case Seal::kLeaf: {
       auto* leaf = at<Leaf>(at_object);
-      const auto length = std::min<std::uint64_t>(
-          std::uint64_t{leaf->key_length} + leaf->value_length, kPoolSize - at_object - sizeof *leaf);
+      const auto length = std::min(std::uint64_t{leaf->key_length} + leaf->value_length,
+                                   kPoolSize - at_object - sizeof *leaf);
       leaf->crc = crc32c(std::string_view(bytes_).substr(at_object + sizeof *leaf, length),
                          crc_upto_field(*leaf, offsetof(Leaf, crc)));
       break;
@@ -266,38 +267,56 @@ void PoolImage::write(const std::vector<Edit>& edits, bool seal) {
   ::close(file);
 }
 
-std::string everything(FilePool& pool) {
-  std::string text;
-  const auto add = [&](auto number) { text.append(std::to_string(number)).push_back(' '); };
-  add(pool.promised().round);
-  add(pool.promised().leader);
-  add(pool.log().truncated_upto());
-  add(pool.log().room());
-  text.append(pool.header().machine);
+bool is_storage_error(const Error& error) {
+  switch (error.kind()) {
+    case ErrorKind::kStorageCorrupt:
+    case ErrorKind::kStorageForeign:
+    case ErrorKind::kStorageVersion: return true;
+    default: return false;
+  }
+}
+
+std::vector<std::string> everything(FilePool& pool) {
+  std::vector<std::string> readings;
+  const auto read = [&](auto what) {
+    try {
+      readings.push_back(what());
+    } catch (const Error& error) {
+      if (!is_storage_error(error)) throw;
+      readings.push_back(kDamaged);
+    }
+  };
+  const auto text = [](auto... numbers) { return ((std::to_string(numbers) + " ") + ...); };
+  const auto promised = pool.promised();
+  readings.push_back(text(promised.round, promised.leader, pool.log().truncated_upto(),
+                          pool.log().room()) + pool.header().machine);
   for (const auto& [slot, round, leader] : pool.log().slots()) {
-    const auto record = pool.log().read(slot);
-    require(record.has_value(), "a listed slot has a record");
-    add(slot);
-    add(round);
-    add(record->time);
-    text.append(record->batch->bytes());
+    read([&, slot = slot, round = round] {
+      const auto record = pool.log().read(slot);
+      require(record.has_value(), "a listed slot has a record");
+      return text(slot, round, record->time) + std::string(record->batch->bytes());
+    });
   }
   Engine engine(pool);
-  add(engine.slot());
-  add(engine.digest());
-  add(engine.state_used());
-  add(engine.state_digest());
-  auto map = engine.tree(engine.container("data"));
-  add(map.count());
+  readings.push_back(text(engine.slot(), engine.digest(), engine.state_used()));
+  const auto map = engine.tree(engine.container("data"));
+  readings.push_back(text(map.count()));
   for (int i = 0; i < kKeys + 4; ++i) {  // some of them absent
-    const auto* leaf = map.find(key_of(i));
-    text.append(leaf == nullptr ? "-" : leaf->value()).push_back('\n');
+    read([&] {
+      const auto* leaf = map.find(key_of(i));
+      return leaf == nullptr ? std::string("absent") : "value " + std::string(leaf->value());
+    });
   }
   for (const auto* start : {"", "common/", "k", "~"}) {
-    Tree::Cursor cursor(map, start);
-    while (const auto* leaf = cursor.next()) text.append(leaf->key()).push_back('\n');
+    read([&] {
+      std::string keys;
+      Tree::Cursor cursor(map, start);
+      while (const auto* leaf = cursor.next()) keys.append(leaf->key()).push_back('\n');
+      return keys;
+    });
   }
-  return text;
+  read([&] { return text(engine.state_digest()); });
+  return readings;
 }
 
 }  // namespace mpaxos::fuzz

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "error.hpp"
 #include "pool_layout.hpp"
 #include "scratch_pool.hpp"
 
@@ -73,7 +74,12 @@ class PoolImage {
   std::vector<Object> objects_;
 };
 
-// All that can be read of an open pool, as text; throws what reading throws.
-std::string everything(FilePool& pool);
+// The errors that damage is told with.
+bool is_storage_error(const Error& error);
+
+// All that can be read of an open pool, one reading after the other, each as text, or kDamaged when
+// it ended in a StorageError: one that fails must not hide what another one would have got.
+inline constexpr char kDamaged[] = "damaged";
+std::vector<std::string> everything(FilePool& pool);
 
 }  // namespace mpaxos::fuzz

@@ -17,6 +17,7 @@ namespace {
 
 constexpr std::size_t kMostPieces = 48;  // the rest comes in one: keeps long inputs fast
 constexpr std::size_t kPending = 32 << 10;
+constexpr std::size_t kMaxRequest = 2 << 10;
 
 PlaneOptions options() {
   PlaneOptions options;
@@ -25,7 +26,7 @@ PlaneOptions options() {
   options.incarnation = 1;
   options.agreement = 7;
   options.peers = {{1, {"127.0.0.1", 1}}, {2, {"127.0.0.1", 2}}};
-  options.max_request = 8 << 10;
+  options.max_request = kMaxRequest;
   options.max_batch = 4 << 10;
   options.max_pending = kPending;
   return options;
@@ -123,8 +124,11 @@ class World {
  private:
   void take(const Event& event) {
     switch (event.kind) {
-      case kEventBatch: append(*event.batch, result_.commands); break;
-      case kEventReads: append(*event.batch, result_.queries); break;
+      case kEventBatch:
+      case kEventReads:
+        check_limit(*event.batch);
+        append(*event.batch, event.kind == kEventBatch ? result_.commands : result_.queries);
+        break;
       case kEventAdmin:
         result_.admin.append(event.bytes).push_back('\n');
         questions_.push_back(event.token);
@@ -136,11 +140,18 @@ class World {
           require(Batch::parse(std::string(batch->bytes()))->digest() == batch->digest(),
                   "a peer's batch is well-formed");
           result_.messages.append(bytes_of(time)).append(batch->bytes());
+          append(*batch, result_.messages);  // walks its entries, as applying it would
         }
         break;
       default: break;
     }
     if (event.batch) batches_.push_back(event.batch);
+  }
+  static void check_limit(const Batch& batch) {
+    Entry entry;
+    for (EntryCursor cursor(batch); cursor.next(entry);) {
+      require(entry.payload.size() <= kMaxRequest, "no request above the limit is taken");
+    }
   }
   void append(const Batch& batch, std::string& to) {
     Entry entry;

@@ -51,7 +51,7 @@ void open_pool(FilePool* self, const std::string& path, const nb::bytes& cluster
 
 nb::dict info(FilePool& pool) {
   const auto& header = pool.header();
-  const auto& applied = pool.engine_root().applied;
+  const auto& root = pool.engine_root().applied;
   nb::dict d;
   d["format"] = header.format;
   d["size"] = header.size;
@@ -62,9 +62,9 @@ nb::dict info(FilePool& pool) {
   d["state_limit"] = header.limits.state_limit;
   d["max_sessions"] = header.limits.max_sessions;
   d["max_reply_slots"] = header.limits.max_reply_slots;
-  d["state_used"] = applied.state_used;
-  d["sessions"] = applied.sessions;
-  d["reply_slots"] = applied.reply_slots;
+  d["state_used"] = load_shared(root.state_used);
+  d["sessions"] = load_shared(root.sessions);
+  d["reply_slots"] = load_shared(root.reply_slots);
   d["is_pmem"] = static_cast<int>(pool.is_pmem());
   return d;
 }
@@ -100,6 +100,11 @@ nb::object read(FilePool& pool, std::uint64_t slot) {
                         std::const_pointer_cast<Batch>(record->batch));
 }
 
+template <std::uint64_t AppliedRoot::* Field>
+std::uint64_t applied(FilePool& pool) {
+  return load_shared(pool.engine_root().applied.*Field);
+}
+
 }  // namespace
 
 void bind_storage(nb::module_& m) {
@@ -113,9 +118,9 @@ void bind_storage(nb::module_& m) {
       .def_prop_ro("promised",
                    [](FilePool& p) { return Ballot(p.promised().round, p.promised().leader); })
       .def_prop_ro("installing", &FilePool::installing)
-      .def_prop_ro("applied_upto", [](FilePool& p) { return p.engine_root().applied.slot; })
-      .def_prop_ro("applied_digest", [](FilePool& p) { return p.engine_root().applied.digest; })
-      .def_prop_ro("applied_time", [](FilePool& p) { return p.engine_root().applied.time; })
+      .def_prop_ro("applied_upto", &applied<&AppliedRoot::slot>)
+      .def_prop_ro("applied_digest", &applied<&AppliedRoot::digest>)
+      .def_prop_ro("applied_time", &applied<&AppliedRoot::time>)
       .def_prop_ro("truncated_upto", [](FilePool& p) { return p.log().truncated_upto(); })
       .def_prop_ro("log_room", [](FilePool& p) { return p.log().room(); })
       .def_prop_ro("log_size", [](FilePool& p) { return p.log().capacity(); })

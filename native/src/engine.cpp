@@ -136,13 +136,13 @@ void Engine::write_position(std::uint64_t used) {
   const std::uint64_t parts[] = {
       applied.digest, slot, planned_time_, batch_->digest(),
       digest64({reinterpret_cast<const char*>(answered_.data()), answered_.size() * 8})};
-  applied.digest = digest64({reinterpret_cast<const char*>(parts), sizeof parts});
-  applied.time = planned_time_;
-  applied.state_used = used;
-  applied.sessions = sessions_.count();
-  applied.reply_slots = sessions_.reply_slots();
+  store_shared(applied.digest, digest64({reinterpret_cast<const char*>(parts), sizeof parts}));
+  store_shared(applied.time, planned_time_);
+  store_shared(applied.state_used, used);
+  store_shared(applied.sessions, sessions_.count());
+  store_shared(applied.reply_slots, sessions_.reply_slots());
   // Read by the thread that writes the log: truncation never passes it.
-  __atomic_store_n(&applied.slot, slot, __ATOMIC_RELEASE);
+  store_shared(applied.slot, slot);
   applied.crc = crc32c({reinterpret_cast<const char*>(&applied), offsetof(AppliedRoot, crc)});
 }
 

@@ -50,9 +50,9 @@ class Engine {
   std::vector<ToRun> begin(std::uint64_t slot, std::uint64_t time, BatchPtr batch);
   ReplySet finish(const std::vector<RunReply>& replies, const std::vector<Change>& changes);
 
-  std::uint64_t slot() const { return root_.applied.slot; }
-  std::uint64_t digest() const { return root_.applied.digest; }
-  std::uint64_t state_used() const { return root_.applied.state_used; }
+  std::uint64_t slot() const { return load_shared(root_.applied.slot); }
+  std::uint64_t digest() const { return load_shared(root_.applied.digest); }
+  std::uint64_t state_used() const { return load_shared(root_.applied.state_used); }
 
   std::uint32_t container(std::string_view name);
   Tree tree(std::uint32_t container);

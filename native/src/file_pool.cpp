@@ -322,7 +322,7 @@ void FilePool::write(const std::optional<Promise>& promise, const std::vector<Re
   if (promise) write_promise(*promise);
   log_->append(records);
   if (truncate_upto > 0) {
-    const auto applied = __atomic_load_n(&root_->engine.applied.slot, __ATOMIC_ACQUIRE);
+    const auto applied = load_shared(root_->engine.applied.slot);
     invariant(truncate_upto <= applied, "truncation beyond the applied slot");
     log_->truncate(truncate_upto);
   }

@@ -42,6 +42,15 @@ struct Word {
   std::uint64_t bits;
 };
 
+// The applied position is written by the thread that applies and read by the one that tells about
+// it. Each number is right by itself; that they belong together, only the writer's thread can tell.
+inline std::uint64_t load_shared(const std::uint64_t& number) {
+  return __atomic_load_n(&number, __ATOMIC_ACQUIRE);
+}
+inline void store_shared(std::uint64_t& number, std::uint64_t value) {
+  __atomic_store_n(&number, value, __ATOMIC_RELEASE);
+}
+
 // What the engine keeps in the pool's root object.
 struct EngineRoot {
   AppliedRoot applied;

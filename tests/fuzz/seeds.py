@@ -23,7 +23,7 @@ from mpaxos.machine.codec import pack, packed_codec
 from mpaxos.net import codec
 from mpaxos.storage.directory import FORMAT, Marker
 from tests.fuzz import targets
-from tests.unit.plane_world import PEER_HELLO, frame, peer_hello, peer_message
+from tests.unit.plane_world import PEER, PEER_HELLO, frame, peer_hello, peer_message
 
 _MACHINE_CALLS: tuple[tuple[Any, ...], ...] = (
     ("plain", 1, "text", b"bytes", True, 0.5),
@@ -120,6 +120,7 @@ def _jpaxos() -> list[bytes]:
         b"T",
         b"F" + (7).to_bytes(8, "big") + requests,
         b"F" + (7).to_bytes(8, "big") + struct.pack(">iqii", 0, 7, 1, 1000),
+        b"F" + (7).to_bytes(8, "big") + struct.pack(">iqii", 0, 7, 1, 3000) + bytes(3000),
         b"T" + requests,
         b"\x92\xa4Type\xd9\x07message",
     ]
@@ -137,6 +138,8 @@ def _peer() -> list[bytes]:
         hello + told,
         hello + peer_message(b"x", [(1, _batch(n, n)) for n in range(5)]),
         hello + peer_message(b"x", [(1, _batch(1, 3))], digest=1),
+        # 24 bytes for each of so many batches are 8 when counted in 32 bits.
+        hello + frame(PEER, struct.pack("<II", 0, 0x0AAA_AAAB) + bytes(24), covered=16),
         peer_hello(2, 1, cluster=targets.CLUSTER),
         peer_hello(5, 0, cluster=bytes(16)),
         frame(PEER_HELLO, bytes(40)),

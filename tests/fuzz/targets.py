@@ -347,7 +347,7 @@ PLANE_OPTIONS: dict[str, Any] = {
     "listen_peer": ("127.0.0.1", 0),
     "listen_client": ("127.0.0.1", 0),
     "listen_jpaxos": ("127.0.0.1", 0),
-    "max_request": 8 << 10,
+    "max_request": 2 << 10,
     "max_batch": 4 << 10,
 }
 

@@ -32,6 +32,7 @@ ALLOWED = {
     "errors": {"core"},
     "_native": set[str](),
     "version": set[str](),
+    "proxy": set[str](),
     "config": {"core", "errors"},
     "storage": {"core", "errors", "_native", "config"},
     "net": {"core", "errors", "_native"},

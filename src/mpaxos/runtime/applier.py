@@ -6,8 +6,10 @@ time, so it gets a thread: the protocol goes on meanwhile, a bounded number of s
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
@@ -185,7 +187,18 @@ class ThreadedApplier:
                 break
         self._work.put(None)
         self._thread.join(patience)
-        return not self._thread.is_alive()
+        return not self._thread.is_alive() and self._is_gone(patience)
+
+    def _is_gone(self, patience: float) -> bool:
+        """Whether the operating system's thread has ended, too; join() returns a moment before.
+
+        libpmemobj runs a destructor in that moment which uses the pool: it must not be closed yet.
+        """
+        task = f"/proc/self/task/{self._thread.native_id}"
+        end = time.monotonic() + patience
+        while os.path.exists(task) and time.monotonic() < end:
+            time.sleep(0.0002)
+        return not os.path.exists(task)
 
     def _run(self) -> None:
         try:
