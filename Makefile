@@ -26,7 +26,7 @@ demo: setup  ## three replicas, real input, kill -9 of each and of all, comparis
 	@$(PY) -m mpaxos.demo $(ARGS)
 
 test: setup  ## everything: lint, types, unit tests, simulation, real clusters
-	@scripts/test.sh lint unit exhaustive sim crash fuzz linearizable cluster
+	@scripts/test.sh lint unit threads exhaustive sim crash fuzz linearizable cluster
 
 lint: setup  ## ruff, mypy --strict
 	@scripts/test.sh lint

@@ -2,6 +2,7 @@
 # Runs the named stages of the tests, in order, and stops at the first that fails:
 #   lint       ruff, mypy --strict
 #   unit       tests/unit (the extension's type stub is checked there: test_stub.py)
+#   threads    tests/threads: what happens on two threads at once
 #   exhaustive tests/exhaustive: every run of small worlds over the real protocol
 #   sim        tests/sim: the protocol in the simulated world
 #   crash      tests/crash: crash points of persistent memory, mutants of the storage code
@@ -16,7 +17,7 @@ export PATH="$PWD/.venv/bin:$PATH"
 stages=() arguments=()
 for word in "$@"; do
   case $word in
-    lint | unit | exhaustive | sim | crash | fuzz | linearizable | cluster) stages+=("$word") ;;
+    lint | unit | threads | exhaustive | sim | crash | fuzz | linearizable | cluster) stages+=("$word") ;;
     *) arguments+=("$word") ;;
   esac
 done

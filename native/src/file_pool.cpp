@@ -199,6 +199,7 @@ FilePool::FilePool(const std::string& path, const std::array<std::uint8_t, 16>& 
   if (pool_ == nullptr) cannot_open(path);
   try {
     verify_header(cluster, replica, size);
+    if (this->installing()) read_word(root_->engine.installing, "installation");  // checked
     if (this->installing() && !installing) {
       throw Error(ErrorKind::kStorageIncomplete,
                   path + " holds an image of the state that has not arrived completely: it is "
