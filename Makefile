@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test lint unit sim cluster clean
+.PHONY: help setup demo test lint unit sim exhaustive linearizable crash fuzz asan tsan cluster bench clean
 
 PY := .venv/bin/python
 ARGS ?=
@@ -14,7 +14,7 @@ help:  ## this text
 	@echo "usage: make TARGET    (start with: make demo)"
 	@echo
 	@sed -n 's/^\([a-z]*\):.*##  *\(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
-	  printf '  make %-9s %s\n' "$$name" "$$text"; done
+	  printf '  make %-13s %s\n' "$$name" "$$text"; done
 	@echo
 	@echo "  Variables: POOL_DIR=/mnt/pmem (where the demo puts its pools; default /dev/shm),"
 	@echo "  ARGS='...' (handed on: to the demo, or to pytest), PYTHON=python3.11 (which one to use)"
@@ -26,7 +26,7 @@ demo: setup  ## three replicas, real input, kill -9 of each and of all, comparis
 	@$(PY) -m mpaxos.demo $(ARGS)
 
 test: setup  ## everything: lint, types, unit tests, simulation, real clusters
-	@scripts/test.sh lint unit sim cluster
+	@scripts/test.sh lint unit threads exhaustive sim crash fuzz linearizable cluster
 
 lint: setup  ## ruff, mypy --strict
 	@scripts/test.sh lint
@@ -34,8 +34,30 @@ lint: setup  ## ruff, mypy --strict
 unit: setup  ## unit tests
 	@scripts/test.sh unit $(ARGS)
 
-sim: setup  ## the protocol in the simulated world, many seeds
-	@scripts/test.sh sim $(ARGS)
+sim: setup  ## 20,000 schedules of the protocol in the simulated world (ARGS='--count N --seed S')
+	@$(PY) -m mpaxos.cli.main sim $(or $(ARGS),--count 20000)
+
+exhaustive: setup  ## every run of small worlds, over five million states
+	@$(PY) -m mpaxos.cli.main exhaustive $(ARGS)
+
+linearizable: setup  ## real clusters behind a fault proxy, their histories judged
+	@$(PY) -m tests.linearizable $(ARGS)
+
+crash: setup  ## crash points of persistent memory: every image a power failure leaves; mutants
+	@$(PY) -m tests.crash run $(ARGS)
+	@$(PY) -m tests.crash mutants
+
+fuzz: setup  ## every parser, and the opening of a pool, on mutated bytes (FUZZ_SECONDS=60)
+	@scripts/fuzz.sh $(ARGS)
+
+asan: setup  ## the extension's tests under AddressSanitizer and UBSan
+	@scripts/asan.sh $(ARGS)
+
+tsan: setup  ## the threaded parts under ThreadSanitizer
+	@scripts/tsan.sh $(ARGS)
+
+bench: setup  ## how fast: limits of the sockets, mpaxos, installed peers; BENCH=full: longer, and growth
+	@$(PY) -m bench $(if $(filter full,$(BENCH)),--full) $(ARGS)
 
 cluster: setup  ## real processes, sockets, kill -9
 	@scripts/test.sh cluster $(ARGS)

@@ -74,10 +74,11 @@ def main() -> None:
         _, events = plane.poll(2**62, 8, True)
         turns += 1
         for event in events:
-            if event[0] != _native.EVENT_BATCH:
+            batch = event[1]
+            if event[0] != _native.EVENT_BATCH or not isinstance(batch, _native.Batch):
                 continue
             replies = _native.ReplySet()
-            for session, sequence, _, _, payload in event[1].entries():
+            for session, sequence, _, _, payload in batch.entries():
                 replies.add(session, sequence, 0, payload)
                 requests += 1
             plane.deliver(replies)

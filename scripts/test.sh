@@ -2,7 +2,12 @@
 # Runs the named stages of the tests, in order, and stops at the first that fails:
 #   lint       ruff, mypy --strict
 #   unit       tests/unit (the extension's type stub is checked there: test_stub.py)
+#   threads    tests/threads: what happens on two threads at once
+#   exhaustive tests/exhaustive: every run of small worlds over the real protocol
 #   sim        tests/sim: the protocol in the simulated world
+#   crash      tests/crash: crash points of persistent memory, mutants of the storage code
+#   fuzz       tests/fuzz: every parser on bytes that were not meant for it
+#   linearizable  tests/linearizable: histories of real clusters behind a fault proxy
 #   cluster    tests/cluster: real processes
 # Words beginning with - or naming a path are handed to pytest. scripts/setup.sh must have run.
 set -euo pipefail
@@ -12,7 +17,7 @@ export PATH="$PWD/.venv/bin:$PATH"
 stages=() arguments=()
 for word in "$@"; do
   case $word in
-    lint | unit | sim | cluster) stages+=("$word") ;;
+    lint | unit | threads | exhaustive | sim | crash | fuzz | linearizable | cluster) stages+=("$word") ;;
     *) arguments+=("$word") ;;
   esac
 done

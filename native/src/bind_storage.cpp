@@ -8,6 +8,7 @@
 #include "bindings.hpp"
 #include "error.hpp"
 #include "file_pool.hpp"
+#include "image_target.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -27,7 +28,7 @@ std::array<std::uint8_t, 16> cluster_id(const nb::bytes& bytes) {
 void create(const std::string& path, std::uint64_t size, std::uint64_t log_size,
             const nb::bytes& cluster, std::uint32_t replica, std::uint32_t replicas,
             const std::string& machine, std::uint64_t state_limit, std::uint64_t max_sessions,
-            std::uint64_t max_reply_slots) {
+            std::uint64_t max_reply_slots, bool installing) {
   const PoolSpec spec{path,
                       size,
                       log_size / kUnit * kUnit,
@@ -35,16 +36,17 @@ void create(const std::string& path, std::uint64_t size, std::uint64_t log_size,
                       replica,
                       replicas,
                       machine,
-                      {state_limit, max_sessions, max_reply_slots}};
+                      {state_limit, max_sessions, max_reply_slots},
+                      installing ? sizeof(Installation) : 0};
   nb::gil_scoped_release release;
   FilePool::create(spec);
 }
 
 void open_pool(FilePool* self, const std::string& path, const nb::bytes& cluster,
-               std::uint32_t replica, std::uint64_t size) {
+               std::uint32_t replica, std::uint64_t size, bool installing) {
   const auto id = cluster_id(cluster);
   nb::gil_scoped_release release;
-  new (self) FilePool(path, id, replica, size);
+  new (self) FilePool(path, id, replica, size, installing);
 }
 
 nb::dict info(FilePool& pool) {
@@ -109,11 +111,13 @@ void bind_storage(nb::module_& m) {
   nb::class_<FilePool>(m, "Pool")
       .def_static("create", &create, "path"_a, nb::kw_only(), "size"_a, "log_size"_a, "cluster"_a,
                   "replica"_a, "replicas"_a, "machine"_a, "state_limit"_a, "max_sessions"_a,
-                  "max_reply_slots"_a)
-      .def("__init__", &open_pool, "path"_a, nb::kw_only(), "cluster"_a, "replica"_a, "size"_a)
+                  "max_reply_slots"_a, "installing"_a = false)
+      .def("__init__", &open_pool, "path"_a, nb::kw_only(), "cluster"_a, "replica"_a, "size"_a,
+           "installing"_a = false)
       .def("info", &info)
       .def_prop_ro("promised",
                    [](FilePool& p) { return Ballot(p.promised().round, p.promised().leader); })
+      .def_prop_ro("installing", &FilePool::installing)
       .def_prop_ro("applied_upto", &applied<&AppliedRoot::slot>)
       .def_prop_ro("applied_digest", &applied<&AppliedRoot::digest>)
       .def_prop_ro("applied_time", &applied<&AppliedRoot::time>)

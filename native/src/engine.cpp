@@ -43,7 +43,13 @@ class Engine::Poison {
   Engine& engine_;
 };
 
-Engine::Engine(Pool& pool) : pool_(pool), root_(pool.engine_root()), sessions_(pool) {
+Engine::Engine(Pool& pool)
+    : pool_(pool), root_(pool.engine_root()), sessions_(pool, &watchers_) {
+  if (root_.installing.bits != 0) {
+    throw Error(ErrorKind::kStorageIncomplete,
+                "the pool holds an image of the state that has not arrived completely: it is not a "
+                "replica. Go on with the transfer, or remove the file and begin it anew");
+  }
   const auto& applied = root_.applied;
   if (applied.sessions != sessions_.count() || applied.reply_slots != sessions_.reply_slots()) {
     damaged("the session table does not have the sessions that the applied position counts");
@@ -53,6 +59,11 @@ Engine::Engine(Pool& pool) : pool_(pool), root_(pool.engine_root()), sessions_(p
 
 void Engine::check_alive() const {
   invariant(!poisoned_, "the engine stopped when an earlier slot failed");
+}
+
+void Engine::check_between_slots() const {
+  check_alive();
+  invariant(!begun_, "a slot was begun and not finished");
 }
 
 void Engine::plan(std::uint64_t slot, std::uint64_t time, BatchPtr batch) {
@@ -233,7 +244,7 @@ std::uint32_t Engine::container(std::string_view name) {
 Tree Engine::tree(std::uint32_t container) {
   invariant(container < kMaxContainers && root_.containers[container].name[0] != '\0',
             "no such container");
-  return Tree(pool_, root_.containers[container]);
+  return Tree(pool_, root_.containers[container], &watchers_);
 }
 
 namespace {

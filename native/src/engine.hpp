@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "batch.hpp"
+#include "image_watch.hpp"
 #include "kv.hpp"
 #include "pool.hpp"
 #include "replies.hpp"
@@ -57,6 +58,12 @@ class Engine {
   Tree tree(std::uint32_t container);
   std::uint64_t state_digest();
 
+  // For taking images: only between two slots, when mirror and pool say the same.
+  Pool& pool() { return pool_; }
+  const Sessions& sessions() const { return sessions_; }
+  Watchers& watchers() { return watchers_; }
+  void check_between_slots() const;
+
  private:
   class Poison;
   void plan(std::uint64_t slot, std::uint64_t time, BatchPtr batch);
@@ -71,6 +78,7 @@ class Engine {
 
   Pool& pool_;
   EngineRoot& root_;
+  Watchers watchers_;  // before what points to it
   Sessions sessions_;
   std::optional<KeyValue> kv_;
   std::vector<Action> actions_;

@@ -15,6 +15,9 @@ enum class ErrorKind {
   kStorageVersion,
   kStorageCorrupt,
   kStorageFull,
+  kStorageIncomplete,
+  kImage,      // ImageError
+  kStorage,    // StorageError: the device failed
   kInvariant,  // InvariantViolated
 };
 

@@ -104,6 +104,9 @@ void initialise(PMEMobjpool* pool, const PoolSpec& spec) {
   root->promises[0].crc = crc_upto(&root->promises[0], offsetof(PromiseCell, crc));
   root->promise_word = root->tail = root->head = root->truncated = make_word(0);
   root->engine.session_table = zeroed(pool, spec.limits.max_sessions * 8, spec);
+  if (spec.installation > 0) {
+    root->engine.installing = make_word(zeroed(pool, spec.installation, spec));
+  }
   auto& applied = root->engine.applied;
   applied.crc = crc_upto(&applied, offsetof(AppliedRoot, crc));
   pmemobj_persist(pool, root, sizeof *root);
@@ -179,7 +182,7 @@ void FilePool::create(const PoolSpec& spec) {
 }
 
 FilePool::FilePool(const std::string& path, const std::array<std::uint8_t, 16>& cluster,
-                   std::uint32_t replica, std::uint64_t size)
+                   std::uint32_t replica, std::uint64_t size, bool installing)
     : path_(path) {
   struct stat info {};
   if (::stat(path.c_str(), &info) != 0) {
@@ -196,13 +199,19 @@ FilePool::FilePool(const std::string& path, const std::array<std::uint8_t, 16>& 
   if (pool_ == nullptr) cannot_open(path);
   try {
     verify_header(cluster, replica, size);
+    if (this->installing()) read_word(root_->engine.installing, "installation");  // checked
+    if (this->installing() && !installing) {
+      throw Error(ErrorKind::kStorageIncomplete,
+                  path + " holds an image of the state that has not arrived completely: it is "
+                         "not a replica. Go on with the transfer, or remove the file and begin "
+                         "it anew");
+    }
     is_pmem_ = pmem_is_pmem(pool_, size) != 0;
-    load_promise();
+    reload();
     const auto& applied = root_->engine.applied;
     if (applied.crc != crc_upto(&applied, offsetof(AppliedRoot, crc))) {
       throw Error(ErrorKind::kStorageCorrupt, "the applied position does not match its checksum");
     }
-    log_.emplace(pool_, *root_);
     if (log_->truncated_upto() > applied.slot) {
       throw Error(ErrorKind::kStorageCorrupt, "the log is truncated beyond the applied position");
     }
@@ -275,13 +284,23 @@ void FilePool::load_promise() {
   promised_ = {cell.round, cell.leader};
 }
 
-void FilePool::write_promise(const Promise& promise) {
-  auto& cell = root_->promises[(promise_counter_ + 1) % 2];
+void FilePool::reload() {
+  load_promise();
+  log_.emplace(pool_, *root_);
+}
+
+PromiseCell FilePool::next_promise(const Promise& promise) const {
   PromiseCell fresh{};
   fresh.counter = promise_counter_ + 1;
   fresh.round = promise.round;
   fresh.leader = promise.leader;
   fresh.crc = crc_upto(&fresh, offsetof(PromiseCell, crc));
+  return fresh;
+}
+
+void FilePool::write_promise(const Promise& promise) {
+  auto& cell = root_->promises[(promise_counter_ + 1) % 2];
+  const auto fresh = next_promise(promise);
   pmemobj_memcpy_persist(pool_, &cell, &fresh, sizeof fresh);
   __atomic_store_n(&root_->promise_word.bits, make_word(fresh.counter).bits, __ATOMIC_RELEASE);
   pmemobj_persist(pool_, &root_->promise_word, sizeof(Word));
@@ -292,6 +311,7 @@ void FilePool::write_promise(const Promise& promise) {
 void FilePool::write(const std::optional<Promise>& promise, const std::vector<RecordIn>& records,
                      std::uint64_t truncate_upto) {
   invariant(pool_ != nullptr, "the pool is closed");
+  invariant(!installing(), "a write to a pool that an image is being installed in");
   const auto order = [](const Promise& p) { return std::pair(p.round, p.leader); };
   const auto promised = promise ? *promise : promised_;
   invariant(order(promised) >= order(promised_), "a promise below the present one");
@@ -307,6 +327,20 @@ void FilePool::write(const std::optional<Promise>& promise, const std::vector<Re
     invariant(truncate_upto <= applied, "truncation beyond the applied slot");
     log_->truncate(truncate_upto);
   }
+}
+
+void FilePool::end_installing(Transaction& tx, std::uint64_t slot,
+                              const std::optional<Promise>& promise) {
+  tx.add(&root_->truncated, sizeof root_->truncated);
+  root_->truncated = make_word(slot);
+  tx.add(&root_->engine.installing, sizeof(Word));
+  root_->engine.installing = Word{};
+  if (!promise) return;
+  auto& cell = root_->promises[(promise_counter_ + 1) % 2];
+  tx.add(&cell, sizeof cell);
+  cell = next_promise(*promise);
+  tx.add(&root_->promise_word, sizeof(Word));
+  root_->promise_word = make_word(cell.counter);
 }
 
 }  // namespace mpaxos

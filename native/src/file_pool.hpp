@@ -8,6 +8,7 @@
 #include "log.hpp"
 #include "pool.hpp"
 #include "pool_layout.hpp"
+#include "tx.hpp"
 
 namespace mpaxos {
 
@@ -20,6 +21,7 @@ struct PoolSpec {
   std::uint32_t replicas;
   std::string machine;
   PoolLimits limits;
+  std::uint64_t installation;  // bytes of zeroed state to install an image with; 0: none
 };
 
 struct Promise {
@@ -34,8 +36,10 @@ class FilePool : public Pool {
   static void create(const PoolSpec& spec);
 
   // Opens and verifies everything but the state machine's items (verified when they are read).
+  // A pool that an image is being installed in is refused with kStorageIncomplete, unless
+  // `installing`.
   FilePool(const std::string& path, const std::array<std::uint8_t, 16>& cluster,
-           std::uint32_t replica, std::uint64_t size);
+           std::uint32_t replica, std::uint64_t size, bool installing = false);
   ~FilePool() override;
   FilePool(const FilePool&) = delete;
   FilePool& operator=(const FilePool&) = delete;
@@ -55,10 +59,17 @@ class FilePool : public Pool {
              std::uint64_t truncate_upto);
   void close();
 
+  // An image is being installed (image_target.hpp); nothing else may be done with the pool.
+  bool installing() const { return root_ != nullptr && root_->engine.installing.bits != 0; }
+  // The log begins after `slot`. To be followed by commit and reload().
+  void end_installing(Transaction& tx, std::uint64_t slot, const std::optional<Promise>& promise);
+  void reload();
+
  private:
   void verify_header(const std::array<std::uint8_t, 16>& cluster, std::uint32_t replica,
                      std::uint64_t size);
   void load_promise();
+  PromiseCell next_promise(const Promise& promise) const;
   void write_promise(const Promise& promise);
 
   std::string path_;

@@ -18,6 +18,9 @@ const char* python_name(mpaxos::ErrorKind kind) {
     case ErrorKind::kStorageVersion: return "StorageVersion";
     case ErrorKind::kStorageCorrupt: return "StorageCorrupt";
     case ErrorKind::kStorageFull: return "StorageFull";
+    case ErrorKind::kStorageIncomplete: return "StorageIncomplete";
+    case ErrorKind::kImage: return "ImageError";
+    case ErrorKind::kStorage: return "StorageError";
     case ErrorKind::kInvariant: return "InvariantViolated";
   }
   return "MpaxosError";
@@ -41,4 +44,6 @@ NB_MODULE(_native, m) {
   mpaxos::bind_plane(m);
   mpaxos::bind_storage(m);
   mpaxos::bind_engine(m);
+  mpaxos::bind_image(m);
+  mpaxos::bind_wal(m);
 }

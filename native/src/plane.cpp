@@ -71,11 +71,13 @@ std::pair<std::int64_t, std::vector<Event>> Plane::poll(std::int64_t until, std:
     hub_.begin_pass();
     io_.restart();
     io_.poll();
+    hub_.serve_ready();
     room = hub_.hand_out(room);
     if (hub_.has_events() || woken_.exchange(false)) break;
     // Greetings and refusals do not wait for the next turn; writing may bring events, too.
     hub_.flush();
     if (hub_.has_events() || monotonic_now() >= deadline) break;
+    hub_.readiness().watch();
     io_.restart();
     io_.run_one_until(last);
   }

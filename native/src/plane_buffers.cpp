@@ -11,7 +11,6 @@ namespace {
 constexpr std::size_t kReadAhead = 64 * 1024;     // a busy connection's buffer grows up to this
 constexpr std::size_t kTextSegment = 64 * 1024;   // then a new segment is begun
 constexpr std::size_t kTextKept = 256 * 1024;     // memory an idle connection keeps for writing
-constexpr std::size_t kMaxPieces = 64;            // what asio passes to one system call
 
 }  // namespace
 

@@ -13,6 +13,8 @@
 
 namespace mpaxos {
 
+inline constexpr std::size_t kMaxPieces = 64;  // passed to one system call
+
 // Bytes received and not yet taken. Memory follows what has really arrived, never what a length
 // field announces: it grows by factors while a frame comes in and goes back once it is empty.
 class ReceiveBuffer {

@@ -1,6 +1,12 @@
 #include "plane_connection.hpp"
 
 #include <netinet/tcp.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#include <array>
+#include <cerrno>
 
 #include "error.hpp"
 #include "plane_hub.hpp"
@@ -23,60 +29,103 @@ std::string address_of(const tcp::socket& socket) {
   return Address{endpoint.address().to_string(), endpoint.port()}.text();
 }
 
+void set_option(int fd, int level, int name, int value) {
+  ::setsockopt(fd, level, name, &value, sizeof value);  // where it fails, nothing depends on it
+}
+
 // A machine that lost its power says no goodbye: notice it within some ten seconds. Heartbeats
 // notice it sooner; this only frees the connection for a new one.
-void detect_dead_peer(tcp::socket& socket) {
-  asio::error_code ignored;
-  socket.set_option(tcp::socket::keep_alive(true), ignored);
-  const auto set = [&](int name, int value) {
-    ::setsockopt(socket.native_handle(), IPPROTO_TCP, name, &value, sizeof value);
-  };
-  set(TCP_KEEPIDLE, 5);
-  set(TCP_KEEPINTVL, 2);
-  set(TCP_KEEPCNT, 3);
-  set(TCP_USER_TIMEOUT, 11'000);
+void detect_dead_peer(int fd) {
+  set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+  set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, 5);
+  set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, 2);
+  set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, 3);
+  set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, 11'000);
 }
+
+// asio gives the socket up: it is watched by Readiness from here on.
+int taken_from(tcp::socket& socket) {
+  asio::error_code error;
+  socket.non_blocking(true, error);
+  const int fd = socket.release(error);
+  invariant(!error && fd >= 0, "a socket could not be taken over");
+  return fd;
+}
+
+ssize_t send_pieces(int fd, const std::vector<asio::const_buffer>& pieces) {
+  if (pieces.size() == 1) return ::send(fd, pieces[0].data(), pieces[0].size(), MSG_NOSIGNAL);
+  std::array<iovec, kMaxPieces> vectors;
+  invariant(pieces.size() <= vectors.size(), "more pieces than one system call takes");
+  for (std::size_t i = 0; i < pieces.size(); ++i) {
+    vectors[i] = {const_cast<void*>(pieces[i].data()), pieces[i].size()};
+  }
+  msghdr message{};
+  message.msg_iov = vectors.data();
+  message.msg_iovlen = pieces.size();
+  return ::sendmsg(fd, &message, MSG_NOSIGNAL);
+}
+
+bool not_now(int error) { return error == EAGAIN || error == EWOULDBLOCK || error == EINTR; }
 
 }  // namespace
 
 Connection::Connection(Hub& hub, tcp::socket socket, Port port)
     : hub_(hub),
-      socket_(std::move(socket)),
+      socket_(-1),
       in_(port == Port::kPeer ? kPeerBuffer : kClientBuffer,
           port == Port::kPeer ? kPeerKeep : kClientKeep),
       port_(port),
-      address_(address_of(socket_)),
+      address_(address_of(socket)),
       id_(hub.next_id()),
       began_(monotonic_now()) {
-  asio::error_code ignored;
-  socket_.non_blocking(true, ignored);
-  socket_.set_option(tcp::no_delay(true), ignored);
-  if (port == Port::kPeer) detect_dead_peer(socket_);
+  socket_.reset(taken_from(socket));
+  set_option(socket_.get(), IPPROTO_TCP, TCP_NODELAY, 1);
+  if (port == Port::kPeer) detect_dead_peer(socket_.get());
 }
 
 void Connection::start() {
   hub_.add(shared_from_this());
-  read();
+  hub_.readiness().add(socket_.get(), id_, EPOLLIN);
 }
 
-void Connection::read() {
-  // After a read that did not fill its space, asio waits for the next edge of epoll instead of
-  // trying again: one recv per request of a closed-loop client, none that returns EAGAIN.
-  socket_.async_read_some(in_.prepare(wanted_),
-                          [self = shared_from_this()](const asio::error_code& error,
-                                                      std::size_t size) {
-                            self->on_read(error, size);
-                          });
+void Connection::show_interest() {
+  std::uint32_t events = 0;
+  if (!parked_) events |= EPOLLIN;
+  if (awaiting_writable_) events |= EPOLLOUT;
+  hub_.readiness().change(socket_.get(), id_, events);
 }
 
-void Connection::on_read(const asio::error_code& error, std::size_t size) {
+void Connection::on_ready(std::uint32_t events) {
   if (closed_) return;
-  if (error == asio::error::operation_aborted) return;
-  if (error == asio::error::eof) {
-    if (parting_ || in_.empty()) return close(Reason::kEof);
-    return close(Reason::kTruncated, "the stream ended inside a frame");
+  const bool broken = (events & (EPOLLERR | EPOLLHUP)) != 0;
+  if (awaiting_writable_ && (broken || (events & EPOLLOUT) != 0)) {
+    awaiting_writable_ = false;
+    show_interest();
+    write();
   }
-  if (error) return close(Reason::kReset);
+  if (closed_) return;
+  if (parked_) {
+    // Nobody is there any more; what it sent last would find nobody to answer to.
+    if (broken) close(Reason::kReset);
+    return;
+  }
+  if (broken || (events & EPOLLIN) != 0) read();
+}
+
+// Once: what does not fit is told of again.
+void Connection::read() {
+  const auto space = in_.prepare(wanted_);
+  const auto size = ::recv(socket_.get(), space.data(), space.size(), 0);
+  if (size > 0) return on_bytes(static_cast<std::size_t>(size));
+  if (size < 0) {
+    if (!not_now(errno)) close(Reason::kReset);
+    return;
+  }
+  if (parting_ || in_.empty()) return close(Reason::kEof);
+  close(Reason::kTruncated, "the stream ended inside a frame");
+}
+
+void Connection::on_bytes(std::size_t size) {
   hub_.count_read(size);
   in_.commit(size);
   if (parting_) {
@@ -91,12 +140,10 @@ void Connection::on_read(const asio::error_code& error, std::size_t size) {
       part(Reason::kProtocol, wrong.what(), true);
     }
   }
-  if (closed_) return;
-  if (!parting_ && brings_requests() && hub_.full()) {
-    parked_ = true;
-    return hub_.park(shared_from_this());
-  }
-  read();
+  if (closed_ || parting_ || !brings_requests() || !hub_.full()) return;
+  parked_ = true;
+  show_interest();
+  hub_.park(shared_from_this());
 }
 
 void Connection::on_data() {
@@ -117,7 +164,7 @@ void Connection::resume() {
   if (closed_) return;
   // The time it was not read does not count against it.
   if (frame_began_ != 0) frame_began_ = monotonic_now();
-  read();
+  show_interest();
 }
 
 void Connection::mark_dirty() {
@@ -133,30 +180,21 @@ void Connection::write() {
   auto& pieces = hub_.scratch();
   while (!out_.empty()) {
     const auto total = out_.gather(pieces);
-    asio::error_code error;
-    const auto size = pieces.size() == 1 ? socket_.write_some(pieces[0], error)
-                                         : socket_.write_some(pieces, error);
-    if (error == asio::error::would_block || error == asio::error::try_again) {
-      return await_writable();
+    const auto size = send_pieces(socket_.get(), pieces);
+    if (size < 0) {
+      if (not_now(errno)) return await_writable();
+      return close(Reason::kReset);
     }
-    if (error) return close(Reason::kReset);
-    hub_.count_write(size);
-    out_.written(size);
-    if (size < total) return await_writable();
+    hub_.count_write(static_cast<std::size_t>(size));
+    out_.written(static_cast<std::size_t>(size));
+    if (static_cast<std::size_t>(size) < total) return await_writable();
   }
-  if (parting_) {
-    asio::error_code ignored;
-    socket_.shutdown(tcp::socket::shutdown_send, ignored);
-  }
+  if (parting_) ::shutdown(socket_.get(), SHUT_WR);
 }
 
 void Connection::await_writable() {
   awaiting_writable_ = true;
-  socket_.async_wait(tcp::socket::wait_write,
-                     [self = shared_from_this()](const asio::error_code& error) {
-                       self->awaiting_writable_ = false;
-                       if (!error) self->write();
-                     });
+  show_interest();
 }
 
 void Connection::leave() {
@@ -169,8 +207,7 @@ void Connection::close(Reason reason, const std::string& text) {
   if (closed_) return;
   const auto self = shared_from_this();
   closed_ = true;
-  asio::error_code ignored;
-  socket_.close(ignored);
+  socket_.close();  // epoll forgets it with that
   // Whoever is parting has been counted with its real reason already.
   if (!parting_) hub_.count_closed(*this, reason, text);
   leave();

@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "plane_buffers.hpp"
+#include "plane_readiness.hpp"
 #include "plane_types.hpp"
 #include "replies.hpp"
 
@@ -31,6 +32,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void close(Reason reason, const std::string& text = "");
   // Reads again after the hub had parked this connection.
   void resume();
+  // It can be read or written, as epoll says.
+  void on_ready(std::uint32_t events);
   // Closes what has been incomplete for too long; `excused` is time since the last sweep in which
   // this replica did not read at all.
   void sweep(std::int64_t now, std::int64_t excused);
@@ -67,12 +70,13 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
  private:
   void read();
-  void on_read(const asio::error_code& error, std::size_t size);
+  void on_bytes(std::size_t size);
   void on_data();
   void await_writable();
+  void show_interest();
   void leave();
 
-  asio::ip::tcp::socket socket_;
+  Descriptor socket_;
   ReceiveBuffer in_;
   const Port port_;
   std::string address_;

@@ -80,6 +80,7 @@ std::size_t RequestQueue::bytes() const {
 
 Hub::Hub(asio::io_context& io, PlaneOptions options)
     : io_(io),
+      readiness_(io),
       options_(std::move(options)),
       limits_{nanoseconds(options_.handshake_seconds), nanoseconds(options_.frame_seconds)},
       commands_(options_.replica, options_.incarnation, options_.max_batch),
@@ -180,7 +181,14 @@ std::shared_ptr<Connection> Hub::find(std::uint64_t id) const {
 void Hub::count_read(std::size_t size) {
   counters_.bytes_in += size;
   pass_bytes_ += size;
-  if (pass_bytes_ > kPassBytes) io_.stop();
+}
+
+void Hub::serve_ready() {
+  readiness_.poll([this](std::uint64_t id, std::uint32_t events) {
+    // By number: an event of this very round can have closed others.
+    if (const auto connection = find(id)) connection->on_ready(events);
+    return pass_bytes_ <= kPassBytes;
+  });
 }
 
 void Hub::count_write(std::size_t size) {

@@ -51,6 +51,9 @@ class Hub {
   const PlaneOptions& options() const { return options_; }
   const TimeLimits& limits() const { return limits_; }
   asio::io_context& io() { return io_; }
+  Readiness& readiness() { return readiness_; }
+  // Reads and writes what is ready, up to the bound of a turn.
+  void serve_ready();
   Counters& counters() { return counters_; }
   std::size_t max_request_frame() const;
   std::string cluster_name;
@@ -103,6 +106,7 @@ class Hub {
 
  private:
   asio::io_context& io_;
+  Readiness readiness_;
   const PlaneOptions options_;
   const TimeLimits limits_;
   Counters counters_;

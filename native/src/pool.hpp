@@ -37,6 +37,11 @@ struct ContainerRoot {
 };
 static_assert(sizeof(ContainerRoot) == 128);
 
+// A 48-bit number with 16 bits of checksum: written by one 8-byte store, so never torn.
+struct Word {
+  std::uint64_t bits;
+};
+
 // The applied position is written by the thread that applies and read by the one that tells about
 // it. Each number is right by itself; that they belong together, only the writer's thread can tell.
 inline std::uint64_t load_shared(const std::uint64_t& number) {
@@ -50,7 +55,8 @@ inline void store_shared(std::uint64_t& number, std::uint64_t value) {
 struct EngineRoot {
   AppliedRoot applied;
   std::uint64_t session_table;  // pool offset of an array of max_sessions pool offsets
-  std::uint64_t reserved[7];
+  Word installing;  // pool offset of an Installation (image_target.hpp); all 0: none, as usual
+  std::uint64_t reserved[6];
   ContainerRoot containers[kMaxContainers];
 };
 

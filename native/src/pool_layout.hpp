@@ -39,11 +39,6 @@ struct PromiseCell {
 };
 static_assert(sizeof(PromiseCell) == 64);
 
-// A 48-bit number with 16 bits of checksum: written by one 8-byte store, so never torn.
-struct Word {
-  std::uint64_t bits;
-};
-
 // Fills a cache line behind what takes `Size` bytes of it.
 template <std::size_t Size>
 using Rest = std::uint8_t[64 - Size % 64];

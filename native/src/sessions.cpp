@@ -51,7 +51,7 @@ Action action(Verdict verdict, std::uint32_t index, const Entry& entry) {
 
 }  // namespace
 
-Sessions::Sessions(Pool& pool) : pool_(pool) {
+Sessions::Sessions(Pool& pool, const Watchers* watchers) : pool_(pool), watchers_(watchers) {
   const auto limit = static_cast<std::uint32_t>(pool.limits().max_sessions);
   const auto table_offset = pool.engine_root().session_table;
   if (table_offset == 0 || table_offset % 8 != 0 || table_offset > pool.size() - limit * 8ULL) {
@@ -231,17 +231,15 @@ void Sessions::use(std::uint32_t place, std::uint64_t used) {
   recency_.splice(recency_.end(), recency_, mirror.recency);
 }
 
-void Sessions::store(Transaction& tx, const Action& made, std::uint8_t status,
-                     std::string_view payload) {
-  auto* object = object_at(table()[made.place]);
-  auto& cell = object->cells()[made.sequence % object->window];
+void write_cell(Transaction& tx, char* base, Cell& cell, const CellContents& contents) {
+  const auto payload = contents.payload;
   tx.add(&cell, sizeof cell);
   const auto old_blob = cell.blob;
-  cell.sequence = made.sequence;
-  cell.lowest = made.lowest;
-  cell.used = made.used;
+  cell.sequence = contents.sequence;
+  cell.lowest = contents.lowest;
+  cell.used = contents.used;
   cell.length = static_cast<std::uint32_t>(payload.size());
-  cell.status = status;
+  cell.status = contents.status;
   cell.set = 1;
   cell.reserved[0] = cell.reserved[1] = 0;
   std::memset(cell.payload, 0, sizeof cell.payload);
@@ -253,8 +251,47 @@ void Sessions::store(Transaction& tx, const Action& made, std::uint8_t status,
     std::memcpy(pmemobj_direct(oid), payload.data(), payload.size());
     cell.blob = oid.off;
   }
-  if (old_blob != 0) tx.release(pmemobj_oid(base() + old_blob));
+  if (old_blob != 0) tx.release(pmemobj_oid(base + old_blob));
   cell.crc = crc_of(cell, payload);
+}
+
+std::uint64_t new_session(Transaction& tx, std::uint64_t id, std::uint32_t window,
+                          std::uint64_t lowest, std::uint64_t used) {
+  const auto size = sizeof(SessionObject) + window * sizeof(Cell);
+  const auto oid = tx.allocate(size);
+  auto* object = static_cast<SessionObject*>(pmemobj_direct(oid));
+  std::memset(static_cast<void*>(object), 0, size);
+  object->id = id;
+  object->window = window;
+  object->lowest = lowest;
+  object->used = used;
+  object->crc = crc_of(*object);
+  return oid.off;
+}
+
+void write_session(Transaction& tx, SessionObject& object, std::uint64_t lowest,
+                   std::uint64_t used) {
+  tx.add(&object, sizeof object);
+  object.lowest = std::max(object.lowest, lowest);
+  object.used = std::max(object.used, used);
+  object.crc = crc_of(object);
+}
+
+void free_session(Transaction& tx, char* base, SessionObject& object) {
+  for (std::uint32_t i = 0; i < object.window; ++i) {
+    const auto blob = object.cells()[i].blob;
+    if (blob != 0) tx.release(pmemobj_oid(base + blob));
+  }
+  tx.release(pmemobj_oid(&object));
+}
+
+void Sessions::store(Transaction& tx, const Action& made, std::uint8_t status,
+                     std::string_view payload) {
+  auto* object = object_at(table()[made.place]);
+  const auto place = static_cast<std::uint32_t>(made.sequence % object->window);
+  write_cell(tx, base(), object->cells()[place],
+             {made.sequence, made.lowest, made.used, status, payload});
+  changed(made.place, place, payload.size());
 }
 
 StoredReply Sessions::payload_of(const Cell& cell) const {
@@ -279,37 +316,24 @@ StoredReply Sessions::stored(const Action& made) const {
 }
 
 void Sessions::open(Transaction& tx, const Action& made) {
-  const auto size = sizeof(SessionObject) + made.window * sizeof(Cell);
-  const auto oid = tx.allocate(size);
-  auto* object = static_cast<SessionObject*>(pmemobj_direct(oid));
-  std::memset(static_cast<void*>(object), 0, size);
-  object->id = made.used;
-  object->window = made.window;
-  object->used = made.used;
-  object->crc = crc_of(*object);
+  const auto offset = new_session(tx, made.used, made.window, 0, made.used);
   auto& entry = table()[made.place];
   tx.add(&entry, sizeof entry);
-  entry = oid.off;
+  entry = offset;
+  changed(made.place, kSessionReplaced, 0);
 }
 
 void Sessions::close(Transaction& tx, const Action& made) {
   auto& entry = table()[made.place];
-  auto* object = object_at(entry);
-  for (std::uint32_t i = 0; i < object->window; ++i) {
-    const auto blob = object->cells()[i].blob;
-    if (blob != 0) tx.release(pmemobj_oid(base() + blob));
-  }
-  tx.release(pmemobj_oid(object));
+  free_session(tx, base(), *object_at(entry));
   tx.add(&entry, sizeof entry);
   entry = 0;
+  changed(made.place, kSessionReplaced, 0);
 }
 
 void Sessions::touch(Transaction& tx, const Action& made) {
-  auto* object = object_at(table()[made.place]);
-  tx.add(object, sizeof *object);
-  object->lowest = std::max(object->lowest, made.lowest);
-  object->used = std::max(object->used, made.used);
-  object->crc = crc_of(*object);
+  write_session(tx, *object_at(table()[made.place]), made.lowest, made.used);
+  changed(made.place, kSessionTouched, 0);
 }
 
 std::vector<std::uint64_t> Sessions::ids() const {
@@ -323,6 +347,29 @@ Sessions::View Sessions::view(std::uint64_t id) const {
   const auto place = by_id_.at(id);
   const auto& mirror = mirrors_[place];
   return {mirror.lowest, mirror.used, object_at(table()[place])};
+}
+
+Sessions::View Sessions::at(std::uint32_t place) const {
+  const auto& mirror = mirrors_[place];
+  if (mirror.id == 0) return {0, 0, nullptr};
+  return {mirror.lowest, mirror.used, object_at(table()[place])};
+}
+
+std::uint64_t Sessions::summary() const {
+  std::uint64_t sum = 0;
+  for (const auto& mirror : mirrors_) {
+    if (mirror.id == 0) continue;
+    const std::uint64_t parts[] = {mirror.id, mirror.window, mirror.lowest, mirror.used};
+    const auto digest = digest64({reinterpret_cast<const char*>(parts), sizeof parts});
+    sum += digest;
+    for (const auto stored : mirror.sequences) {
+      // `stored` is the sequence + 1. Two multiplications with a shift between mix well enough.
+      if (stored <= mirror.lowest) continue;
+      const auto mixed = (stored + digest) * 0x9e3779b97f4a7c15;
+      sum += (mixed ^ mixed >> 29) * 0xbf58476d1ce4e5b9;
+    }
+  }
+  return sum;
 }
 
 }  // namespace mpaxos

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "batch.hpp"
+#include "image_watch.hpp"
 #include "pool.hpp"
 #include "tx.hpp"
 
@@ -75,10 +76,26 @@ struct StoredReply {
   std::string_view payload;
 };
 
+// What the table is made of, written in a transaction; also used to install an image.
+struct CellContents {
+  std::uint64_t sequence;
+  std::uint64_t lowest;
+  std::uint64_t used;
+  std::uint8_t status;
+  std::string_view payload;
+};
+void write_cell(Transaction& tx, char* base, Cell& cell, const CellContents& contents);
+// Returns the pool offset of a session without replies.
+std::uint64_t new_session(Transaction& tx, std::uint64_t id, std::uint32_t window,
+                          std::uint64_t lowest, std::uint64_t used);
+void write_session(Transaction& tx, SessionObject& object, std::uint64_t lowest,
+                   std::uint64_t used);
+void free_session(Transaction& tx, char* base, SessionObject& object);
+
 class Sessions {
  public:
-  // Loads the mirror from the pool. Throws kStorageCorrupt.
-  explicit Sessions(Pool& pool);
+  // Loads the mirror from the pool. Throws kStorageCorrupt. `watchers` are told of every change.
+  explicit Sessions(Pool& pool, const Watchers* watchers = nullptr);
 
   // First pass over one entry; appends to `actions` (an open may expire others: more than one).
   void plan(std::uint64_t slot, std::uint32_t index, const Entry& entry,
@@ -103,6 +120,11 @@ class Sessions {
     SessionObject* object;
   };
   View view(std::uint64_t id) const;
+  // The session at a place of the table; its object is nullptr when the place is free.
+  View at(std::uint32_t place) const;
+  // A sum over the sessions and the sequences of the replies they keep: equal tables have equal
+  // ones, wherever their sessions lie. Fast: reads no replies.
+  std::uint64_t summary() const;
   StoredReply payload_of(const Cell& cell) const;
 
  private:
@@ -128,7 +150,12 @@ class Sessions {
   char* base() const { return reinterpret_cast<char*>(pool_.handle()); }
   std::uint64_t* table() const;
 
+  void changed(std::uint32_t place, std::uint32_t cell, std::size_t size) const {
+    if (watchers_ != nullptr && watchers_->any()) watchers_->session(place, cell, size);
+  }
+
   Pool& pool_;
+  const Watchers* watchers_;
   std::vector<Mirror> mirrors_;
   std::vector<std::uint32_t> free_;
   std::unordered_map<std::uint64_t, std::uint32_t> by_id_;

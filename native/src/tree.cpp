@@ -49,7 +49,11 @@ PMEMoid oid_of(PMEMobjpool* pool, const void* data) {
 }  // namespace
 
 std::uint64_t container_check(const ContainerRoot& root) {
-  return digest64({reinterpret_cast<const char*>(&root), offsetof(ContainerRoot, check)});
+  const auto digest = [](const ContainerRoot& of) {
+    return digest64({reinterpret_cast<const char*>(&of), offsetof(ContainerRoot, check)});
+  };
+  static const auto unused = digest(ContainerRoot{});
+  return digest(root) ^ unused;  // so that zeroed memory is a container without items
 }
 
 std::string_view Leaf::key() const {
@@ -199,6 +203,7 @@ void Tree::count_items(Transaction& tx, std::uint64_t count) {
 }
 
 void Tree::put(Transaction& tx, const Leaf* found, std::string_view key, std::string_view value) {
+  if (watchers_ != nullptr && watchers_->any()) watchers_->item(*root_, key, found, value);
   if (found != nullptr) {
     const auto capacity = found->value_capacity;
     if (value.size() <= capacity && capacity <= 4 * value.size() + 64) {
@@ -232,6 +237,9 @@ void Tree::put(Transaction& tx, const Leaf* found, std::string_view key, std::st
 }
 
 void Tree::erase(Transaction& tx, const Leaf* found) {
+  if (watchers_ != nullptr && watchers_->any()) {
+    watchers_->item(*root_, found->key(), found, std::nullopt);
+  }
   const auto [place, parent] = places_of(found);
   count_items(tx, root_->count - 1);
   if (place.owner == nullptr) {

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "image_watch.hpp"
 #include "pool.hpp"
 #include "tx.hpp"
 
@@ -47,7 +48,9 @@ std::uint64_t container_check(const ContainerRoot& root);
 // a damaged pool ends in Error(kStorageCorrupt), not in a wild pointer.
 class Tree {
  public:
-  Tree(Pool& pool, ContainerRoot& root) : pool_(&pool), root_(&root) {}
+  // `watchers` are told of every change.
+  Tree(Pool& pool, ContainerRoot& root, const Watchers* watchers = nullptr)
+      : pool_(&pool), root_(&root), watchers_(watchers) {}
 
   // The item of `key`, its checksum verified; nullptr when there is none. Valid until a change.
   const Leaf* find(std::string_view key) const;
@@ -105,6 +108,7 @@ class Tree {
 
   Pool* pool_;
   ContainerRoot* root_;
+  const Watchers* watchers_;
 };
 
 }  // namespace mpaxos

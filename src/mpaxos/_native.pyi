@@ -144,12 +144,20 @@ class Pool:
         state_limit: int,
         max_sessions: int,
         max_reply_slots: int,
+        installing: bool = False,
     ) -> None:
-        """Create atomically (temporary name, fsync, rename, fsync of the directory). Raises
-        StorageFull, StorageForeign (something is already there)."""
-    def __init__(self, path: str, *, cluster: bytes, replica: int, size: int) -> None:
-        """Open and verify; `size` is the file size recorded when it was created. Raises
-        StorageMissing, StorageForeign, StorageLocked, StorageVersion, StorageCorrupt."""
+        """Create atomically (temporary name, fsync, rename, fsync of the directory). With
+        `installing` it is one for an ImageTarget, and no replica until the image is complete.
+        Raises StorageFull, StorageForeign (something is already there)."""
+    def __init__(
+        self, path: str, *, cluster: bytes, replica: int, size: int, installing: bool = False
+    ) -> None:
+        """Open and verify; `size` is the file size recorded when it was created. A pool whose
+        image is not complete is refused unless `installing`. Raises StorageMissing,
+        StorageForeign, StorageLocked, StorageVersion, StorageCorrupt, StorageIncomplete."""
+    @property
+    def installing(self) -> bool:
+        """An image is to be installed in this pool and is not complete."""
     def info(self) -> dict[str, int | str]:
         """size, log_size, replicas, machine, state_limit, state_used, heap_used, sessions, ..."""
     @property
@@ -219,3 +227,132 @@ class Engine:
         """Bytes of the state as counted against state_limit; the same on every replica."""
     def state_digest(self) -> int:
         """64-bit digest over the contents of all containers and sessions; reads all of it."""
+
+# ---------------------------------------------------------------- images of the whole state
+
+CHUNK_HEADER: int  # bytes of a chunk from which chunk_length() tells the whole length
+MAX_CHUNK: int  # bytes that a source may be asked for at once
+MAX_IMAGES: int  # images being taken of one engine at a time
+
+def chunk_length(header: bytes) -> int:
+    """Bytes of the whole chunk that begins with `header`. Raises WireError."""
+
+def chunk_info(chunk: bytes) -> tuple[int, int, int, bool]:
+    """(image, number, slot, final) of a chunk, length and checksum verified: image is random and
+    the same in all chunks of one; numbers count from 0; slot was applied when the chunk was made.
+    Raises WireError."""
+
+@final
+class ImageSource:
+    """Takes a consistent image of an engine's whole state, in chunks, while slots go on being
+    applied between the calls (docs/image.md). All calls come from the thread that applies,
+    between two slots: never between begin() and finish()."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        max_dirty: int = 128 << 20,  # bytes of memory for what is to be sent again
+    ) -> None:
+        """Raises ImageError when MAX_IMAGES are being taken already."""
+    def next(self, max_bytes: int = 256 << 10) -> bytes | None:
+        """The next chunk, None after the final one. Chunks are to be kept until the target has
+        installed them: they are made once. Raises ImageError when the image was given up, because
+        chunks were asked for so seldom that more than `max_dirty` has changed."""
+    @property
+    def image(self) -> int:
+        """Random number of this image."""
+    @property
+    def cut(self) -> bool:
+        """The image's position is fixed; what is applied now is not in it."""
+    def progress(self) -> dict[str, int]:
+        """chunks and bytes made; items passed of total; again: items and sessions sent once more;
+        dirty: those still to be; memory: bytes they take."""
+    def close(self) -> None:
+        """Stop; the engine no longer keeps track for it. Also done by deletion."""
+
+@final
+class ImageTarget:
+    """Installs the chunks of an image, in order, into a Pool that was created `installing`."""
+
+    def __init__(self, pool: Pool) -> None:
+        """Begins, or goes on where the pool is. Raises ImageError when the pool is not one that
+        is being installed, StorageCorrupt."""
+    def install(self, chunk: bytes, promise: tuple[int, int] | None = None) -> bool:
+        """Install the chunk that is expected, durably. True for the final one: state, counts and
+        sessions were verified, the log begins after the image's slot, `promise` is set, and the
+        pool can be used by an Engine. All or nothing. Raises WireError for bytes that are not a
+        chunk; ImageError for another chunk than the expected one, another image, other limits, or
+        a state that is not the source's; StorageFull."""
+    @property
+    def complete(self) -> bool: ...
+    def progress(self) -> dict[str, int]:
+        """image: its number; next: number of the expected chunk; records and bytes installed;
+        slot: what the source had applied at the last chunk. All 0 once complete."""
+
+# ---------------------------------------------------------------- write-ahead log on disk
+
+WAL_PROMISE: int  # 1
+WAL_RECORD: int  # 2
+WAL_TRUNCATE: int  # 3
+
+@final
+class Wal:
+    """A write-ahead log: promise and accepted batches of one replica on disk. Format and argument
+    in docs/storage-disk.md. All calls come from one thread; submit() writes on a thread of the
+    log's own. StorageError from any call means that the device failed: nothing is written any
+    more."""
+
+    @staticmethod
+    def create(
+        path: str, *, cluster: bytes, replica: int, segments: int, segment_size: int
+    ) -> None:
+        """Create atomically (temporary name, fsync, rename, fsync of the directory) a directory
+        of `segments` files of `segment_size` bytes. Raises StorageFull, StorageForeign (something
+        is already there), ConfigError (3 to 65536 segments of 64 KiB to 1 GiB)."""
+    def __init__(
+        self,
+        path: str,
+        *,
+        cluster: bytes,
+        replica: int,
+        cache_size: int = 33554432,  # bytes of recently written batches kept in memory
+        traced: bool = False,  # note the calls to the device: for tests
+    ) -> None:
+        """Open and verify. Raises StorageMissing, StorageForeign, StorageVersion, StorageCorrupt,
+        StorageFull (no room for the record of the start), StorageError."""
+    def info(self) -> dict[str, int]:
+        """format, segments, segment_size, segment, free_segments, log_size, log_used, largest
+        (bytes of one record), generation (counts the starts), torn (bytes of a torn tail dropped
+        when it was opened)."""
+    @property
+    def promised(self) -> tuple[int, int]: ...
+    @property
+    def truncated_upto(self) -> int: ...
+    @property
+    def log_room(self) -> int:
+        """Free bytes for records of up to info()["largest"] bytes."""
+    @property
+    def log_size(self) -> int: ...
+    def slots(self) -> list[tuple[int, int, int]]:
+        """(slot, round, leader) of the newest record of each slot above truncated_upto."""
+    def write(self, writes: list[tuple[int, int, int, int, int, Batch | None]]) -> None:
+        """Make (kind, slot, round, leader, time, batch) durable in their order, with one write and
+        one fdatasync; WAL_PROMISE needs round and leader, WAL_TRUNCATE slot. Raises StorageFull
+        (nothing was written), StorageError."""
+    def submit(self, writes: list[tuple[int, int, int, int, int, Batch | None]]) -> int:
+        """Begin to do so, on the log's own thread; the ticket to wait for."""
+    def wait(self, ticket: int) -> None:
+        """Return when it is durable."""
+    def durable_upto(self) -> int:
+        """The last ticket that is durable."""
+    def fileno(self) -> int:
+        """An eventfd that becomes readable when durable_upto() has moved (or would raise)."""
+    def read(self, slot: int) -> tuple[int, int, int, Batch] | None:
+        """(round, leader, time, batch) of the newest record, checksums verified."""
+    def close(self) -> None:
+        """Make all durable and end the log in order."""
+    def calls(self) -> list[tuple[str, int, int, bytes]]:
+        """Of a traced log: ("w", file, offset, bytes) and ("s", file, 0, b"") since last time."""
+    def fail_after(self, calls: int) -> None:
+        """Of a traced log: let the device fail, once, after so many more calls."""

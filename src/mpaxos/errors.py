@@ -12,7 +12,9 @@
         VersionMismatch        client and cluster do not speak the same version or state machine
         ConnectionFailed       no replica could be reached at all
       StorageError           a replica's own storage
-        StorageMissing, StorageForeign, StorageLocked, StorageVersion, StorageCorrupt, StorageFull
+        StorageMissing, StorageForeign, StorageLocked, StorageVersion, StorageCorrupt, StorageFull,
+        StorageIncomplete
+      ImageError             a transfer of the state cannot go on; a new one may be begun
       ConfigError            a setting, a cluster file, an address
       WireError              bytes that are not a valid frame, batch or message
 
@@ -29,6 +31,7 @@ __all__ = [
     "CommandFailed",
     "ConfigError",
     "ConnectionFailed",
+    "ImageError",
     "InvariantViolated",
     "MpaxosError",
     "NoQuorum",
@@ -41,6 +44,7 @@ __all__ = [
     "StorageError",
     "StorageForeign",
     "StorageFull",
+    "StorageIncomplete",
     "StorageLocked",
     "StorageMissing",
     "StorageVersion",
@@ -132,6 +136,15 @@ class StorageCorrupt(StorageError):
 
 class StorageFull(StorageError):
     """No room on the device or in the pool."""
+
+
+class StorageIncomplete(StorageError):
+    """A state transfer into this storage has not ended: it is not a replica yet."""
+
+
+class ImageError(MpaxosError):
+    """An image of the state cannot be taken, or a chunk of one cannot be installed. The state is
+    as it was; the text says whether to go on with another chunk or to take a new image."""
 
 
 class ConfigError(MpaxosError):

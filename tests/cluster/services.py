@@ -37,6 +37,16 @@ class Trouble(StateMachine):
         time.sleep(seconds)
         return self.add("slow", 1)
 
+    @command
+    def note_time(self) -> int:
+        """The time of this command."""
+        return self.context.time
+
+    @query
+    def now(self) -> int:
+        """The time that queries see."""
+        return self.context.time
+
     @query
     def get(self, key: str) -> int:
         """The sum."""

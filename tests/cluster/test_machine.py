@@ -116,3 +116,12 @@ def test_asked_to_stop_within_a_slow_method_it_leaves_and_runs_it_once(
         with mpaxos.connect_blocking(troubled.client_address(number), Trouble) as direct:
             assert direct.invoke(Trouble.get, "slow") == 1
     assert len(set(troubled.digests()[1].values())) == 1
+
+
+def test_a_query_right_after_a_restart_sees_the_time_of_the_state(troubled: LocalCluster) -> None:
+    with mpaxos.connect_blocking(troubled.addresses, Trouble, deadline=60) as machine:
+        written = machine.invoke(Trouble.note_time)
+        troubled.kill(*troubled.numbers)
+        troubled.start()
+        troubled.wait_in_step()
+        assert machine.invoke(Trouble.now) >= written > 0

@@ -54,5 +54,5 @@ def make(
     )
 
 
-def reopen(path: Path, *, size: int = SIZE, replica: int = 1) -> Pool:
-    return Pool(str(path), cluster=CLUSTER, replica=replica, size=size)
+def reopen(path: Path, *, size: int = SIZE, replica: int = 1, installing: bool = False) -> Pool:
+    return Pool(str(path), cluster=CLUSTER, replica=replica, size=size, installing=installing)

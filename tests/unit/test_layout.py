@@ -32,6 +32,7 @@ ALLOWED = {
     "errors": {"core"},
     "_native": set[str](),
     "version": set[str](),
+    "proxy": set[str](),
     "config": {"core", "errors"},
     "storage": {"core", "errors", "_native", "config"},
     "net": {"core", "errors", "_native"},
@@ -52,6 +53,7 @@ ALLOWED = {
     },
     "sim": {"core", "errors", "storage", "net", "machine", "runtime"},
     "local": {"errors", "config", "client", "storage"},
+    "bench": {"errors", "_native", "config", "client", "machine", "containers", "local"},
     "demo": {"errors", "config", "client", "services", "local", "cli"},
     "cli": {
         "errors",
@@ -59,6 +61,7 @@ ALLOWED = {
         "client",
         "services",
         "local",
+        "bench",
         "storage",
         "runtime",
         "sim",

@@ -61,6 +61,9 @@ class Acceptor:
             # decided value: voting for it again needs no record.
             self.promise(turn, ballot)
             return True
+        held = self._recent.get(slot)
+        if held is not None and held.ballot == ballot:
+            return True  # sent again: the record is there, or among this turn's writes
         if slot > self.settled_upto + self._horizon or not self.has_room(value):
             return False
         self.promise(turn, ballot)

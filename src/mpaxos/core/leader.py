@@ -46,6 +46,7 @@ class Leadership:
         self.ballot = ballot
         self.reads = ReadConfirmation(settings)
         self._settings = settings
+        self._peers = [peer for peer in range(settings.replicas) if peer != settings.replica]
         self._acceptor = acceptor
         self._learner = learner
         self._marks = marks
@@ -58,7 +59,8 @@ class Leadership:
         self._flying: OrderedDict[Slot, Instant] = OrderedDict()
         """Slots proposed and not yet decided, with the time they were last sent."""
         self._heard: dict[ReplicaId, Instant] = {}
-        self._started = now
+        self._quorum_until = now + settings.election + settings.election_spread
+        self._forgotten = learner.decided_upto
         self._applied: dict[ReplicaId, Slot] = {}
         self._beat_at = now
         self._beat = 0
@@ -113,7 +115,7 @@ class Leadership:
                 break
             self._flying.move_to_end(slot)
             self._flying[slot] = turn.now
-            for peer in self._others():
+            for peer in self._peers:
                 if not self._learner.voted(slot, self.ballot, peer):
                     self._send_accept(turn, peer, slot)
 
@@ -133,15 +135,21 @@ class Leadership:
 
     def has_quorum(self, now: Instant) -> bool:
         """Check-quorum (Ongaro 2014, section 6.2): did a majority answer lately?"""
-        patience = self._settings.election + self._settings.election_spread
-        if now < self._started + patience:
+        if now < self._quorum_until:
             return True
-        fresh = sum(now < at + patience for at in self._heard.values())
-        return fresh + 1 >= majority(self._settings.replicas)
+        needed = majority(self._settings.replicas) - 1
+        if len(self._heard) < needed:
+            return False
+        patience = self._settings.election + self._settings.election_spread
+        # As long as this holds without another word of anybody: seldom computed.
+        latest = sorted(self._heard.values(), reverse=True)
+        self._quorum_until = latest[needed - 1] + patience if needed else now + patience
+        return now < self._quorum_until
 
     def applied_by_all(self, own: Slot) -> Slot:
         """Every replica has applied up to here, crashed ones included."""
-        return min([own] + [self._applied.get(peer, 0) for peer in self._others()])
+        applied = self._applied
+        return min(own, *[applied.get(peer, 0) for peer in self._peers]) if self._peers else own
 
     def best_successor(self, connected: list[ReplicaId]) -> ReplicaId | None:
         """The connected replica that has applied most."""
@@ -200,6 +208,9 @@ class Leadership:
 
     def _forget_decided(self) -> None:
         decided = self._learner.decided_upto
+        if decided == self._forgotten:
+            return
+        self._forgotten = decided
         for slot in [slot for slot in self._flying if slot <= decided]:
             del self._flying[slot]
 
@@ -215,7 +226,3 @@ class Leadership:
         self._proposed[batch_id(batch)] = None
         if len(self._proposed) > self.HINTS:
             self._proposed.popitem(last=False)
-
-    def _others(self) -> list[ReplicaId]:
-        me = self._settings.replica
-        return [peer for peer in range(self._settings.replicas) if peer != me]

@@ -75,6 +75,8 @@ class Learner:
 
     def advance(self, turn: Turn) -> None:
         """Hand out all that is decided and contiguous, as far as the state machine keeps up."""
+        if self.decided_upto + 1 not in self._votes and self._leader_says[1] <= self.decided_upto:
+            return
         while self.may_hand_out() and (record := self._next_decided()) is not None:
             self._emit(turn, record.slot, record.value)
 

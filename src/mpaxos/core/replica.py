@@ -409,12 +409,13 @@ class Replica:
         return now < self._leaderless_since + self.settings.quorum_grace
 
     def _wake_at(self, now: Instant) -> Instant:
-        following = self._leadership is None and self.leader is not None
-        times = [
-            now + self.settings.heartbeat,
-            self._leadership.wake_at() if self._leadership else self._election.wake_at(),
-            self._catchup.wake_at(now) if self._leadership is None else None,
-            self._outbox.wake_at() if following else None,
-            self._reads.wake_at() if following else None,
-        ]
-        return max(now, min(time for time in times if time is not None))
+        wake = now + self.settings.heartbeat
+        if self._leadership is not None:
+            return max(now, min(wake, self._leadership.wake_at()))
+        times = [self._election.wake_at(), self._catchup.wake_at(now)]
+        if self.leader is not None:
+            times += [self._outbox.wake_at(), self._reads.wake_at()]
+        for time in times:
+            if time is not None and time < wake:
+                wake = time
+        return max(now, wake)

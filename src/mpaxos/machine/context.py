@@ -24,8 +24,7 @@ class Context:
         time: nanoseconds since the Unix epoch, stamped by the leader on the whole batch; never
             goes back from one slot to the next.
 
-    In a query, which is not in the log, `slot` and `time` are those of the last applied slot
-    (`time` is 0 until one was applied since the replica started).
+    In a query, which is not in the log, `slot` and `time` are those of the last applied slot.
     """
 
     __slots__ = ("_random", "index", "sequence", "session", "slot", "time")

@@ -70,7 +70,10 @@ class MachineHost:
         state_limit: int,
         *,
         make_replies: Callable[[], Replies] | None = None,
+        time: int = 0,
     ) -> None:
+        """`time`: the largest time stamp applied so far, nanoseconds since the epoch; queries see
+        it as their clock until the next slot."""
         self._declaration = inspect_machine(machine_class)
         self._engine = engine
         self._limit = state_limit
@@ -82,7 +85,7 @@ class MachineHost:
         for spec in self._declaration.containers:
             self._attributes[spec.name] = spec.build(self._overlay.table(spec.name))
         self._running: tuple[int, str, int] | None = None
-        self._time = 0
+        self._time = time
         self._in_slot = False
 
     def apply(self, slot: int, time: int, batch: Any) -> Any:

@@ -58,7 +58,9 @@ class Process:
         self._store: PmemStore = directory.open_store()
         engine = Engine(self._store.pool)
         self._sockets, self._plane = _make_plane(config, number, incarnation)
-        self._machine, self._applier = _make_machine(service, config, engine, self._plane)
+        self._machine, self._applier = _make_machine(
+            service, config, engine, self._plane, self._store.pool.applied_time
+        )
         self._replica = Replica(
             config.settings(number),
             self._store.recovered(),
@@ -88,7 +90,8 @@ class Process:
             on_notice=_log_notice,
         )
         self._status.loop = self._loop
-        self._last_view: tuple[object, ...] = ()
+        self._last_view: tuple[int | None, bool] = (-1, False)
+        self._turns = 0
 
     def run(self) -> None:
         """Serve until a signal asks to stop."""
@@ -132,6 +135,9 @@ class Process:
 
     def _log_changes(self) -> None:
         replica = self._replica
+        self._turns += 1
+        if replica.leader == self._last_view[0] and self._turns % 64:
+            return  # to be too far behind is no news of a single turn
         view = (replica.leader, replica.too_far_behind)
         if view == self._last_view:
             return
@@ -175,13 +181,13 @@ def _make_plane(
 
 
 def _make_machine(
-    service: type, config: ClusterConfig, engine: Engine, plane: NativePlane
+    service: type, config: ClusterConfig, engine: Engine, plane: NativePlane, applied_time: int
 ) -> tuple[Machine, Applier]:
     """Native machines are applied in the turn, those in Python on a thread of their own."""
     if getattr(service, "native", None) == "kv":
         native = NativeMachine(engine)
         return native, InlineApplier(native)
-    host = MachineHost(engine, service, config.state_limit)
+    host = MachineHost(engine, service, config.state_limit, time=applied_time)
     # The thread that runs user code gives way to the loop this often.
     sys.setswitchinterval(0.001)
     return host, ThreadedApplier(host, plane.wake)

@@ -215,7 +215,9 @@ class Node:
             seed=rng.getrandbits(32),
         )
         limit = world.plan.state_limit
-        host = MachineHost(self.engine, Ledger, limit, make_replies=SimReplies)
+        host = MachineHost(
+            self.engine, Ledger, limit, make_replies=SimReplies, time=self.engine.time
+        )
         self.machine = SimMachine(world, self, host)
         self.plane = SimPlane(world, self, incarnation)
         slow = rng.random() < world.plan.slow_share

@@ -1,0 +1,100 @@
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
+
+#include "bindings.hpp"
+#include "image_source.hpp"
+#include "image_target.hpp"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace mpaxos {
+namespace {
+
+using Ballot = std::pair<std::uint64_t, std::uint32_t>;
+
+std::string_view as_view(const nb::bytes& data) { return {data.c_str(), data.size()}; }
+
+nb::object next(ImageSource& source, std::size_t max_bytes) {
+  std::optional<std::string> chunk;
+  {
+    nb::gil_scoped_release release;
+    chunk = source.next(max_bytes);
+  }
+  if (!chunk) return nb::none();
+  return nb::bytes(chunk->data(), chunk->size());
+}
+
+nb::dict source_progress(const ImageSource& source) {
+  const auto progress = source.progress();
+  nb::dict d;
+  d["chunks"] = progress.chunks;
+  d["bytes"] = progress.bytes;
+  d["items"] = progress.items;
+  d["total"] = progress.total;
+  d["again"] = progress.again;
+  d["dirty"] = progress.dirty;
+  d["memory"] = progress.memory;
+  return d;
+}
+
+bool install(ImageTarget& target, const nb::bytes& chunk, const std::optional<Ballot>& promise) {
+  std::optional<Promise> promised;
+  if (promise) promised = Promise{promise->first, promise->second};
+  const auto bytes = as_view(chunk);
+  nb::gil_scoped_release release;
+  return target.install(bytes, promised);
+}
+
+nb::dict target_progress(const ImageTarget& target) {
+  const auto progress = target.progress();
+  nb::dict d;
+  d["image"] = progress.image;
+  d["next"] = progress.next;
+  d["records"] = progress.records;
+  d["bytes"] = progress.bytes;
+  d["slot"] = progress.slot;
+  return d;
+}
+
+nb::tuple chunk_info(const nb::bytes& chunk) {
+  const ChunkReader reader(as_view(chunk));
+  const auto& header = reader.header();
+  return nb::make_tuple(header.image, header.number, header.slot, reader.final());
+}
+
+}  // namespace
+
+void bind_image(nb::module_& m) {
+  m.attr("CHUNK_HEADER") = static_cast<int>(sizeof(ChunkHeader));
+  m.attr("MAX_CHUNK") = static_cast<int>(kMaxChunk);
+  m.attr("MAX_IMAGES") = static_cast<int>(kMaxImages);
+  m.def("chunk_length",
+        [](const nb::bytes& header) { return ChunkReader::length_of(as_view(header)); },
+        "header"_a);
+  m.def("chunk_info", &chunk_info, "chunk"_a);
+
+  nb::class_<ImageSource>(m, "ImageSource")
+      .def(
+          "__init__",
+          [](ImageSource* self, Engine& engine, std::uint64_t max_dirty) {
+            new (self) ImageSource(engine, {max_dirty});
+          },
+          "engine"_a, nb::kw_only(), "max_dirty"_a = 128 << 20,
+          nb::keep_alive<1, 2>())
+      .def("next", &next, "max_bytes"_a = 256 << 10)
+      .def_prop_ro("image", &ImageSource::image)
+      .def_prop_ro("cut", &ImageSource::cut)
+      .def("progress", &source_progress)
+      .def("close", &ImageSource::close);
+
+  nb::class_<ImageTarget>(m, "ImageTarget")
+      .def(
+          "__init__", [](ImageTarget* self, FilePool& pool) { new (self) ImageTarget(pool); },
+          "pool"_a, nb::keep_alive<1, 2>())
+      .def("install", &install, "chunk"_a, "promise"_a.none() = nb::none())
+      .def_prop_ro("complete", &ImageTarget::complete)
+      .def("progress", &target_progress);
+}
+
+}  // namespace mpaxos

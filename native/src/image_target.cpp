@@ -1,0 +1,288 @@
+#include "image_target.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "checksum.hpp"
+#include "error.hpp"
+#include "kv.hpp"
+
+namespace mpaxos {
+namespace {
+
+constexpr std::uint32_t kMaxWindow = 1024;
+
+std::uint32_t crc_of(const Installation& state) {
+  return crc32c({reinterpret_cast<const char*>(&state), offsetof(Installation, crc)});
+}
+
+[[noreturn]] void refuse(const std::string& what) {
+  throw Error(ErrorKind::kImage,
+              what + ". Nothing of the chunk was installed; if it comes again, take a new image "
+                     "and install it in a new pool");
+}
+
+void require(bool condition, const char* what) {
+  if (!condition) refuse(std::string("the image does not fit together: ") + what);
+}
+
+// Big-endian, so that the order of keys is that of numbers.
+std::string key_of(std::uint64_t offset) {
+  const auto swapped = __builtin_bswap64(offset);
+  return {reinterpret_cast<const char*>(&swapped), sizeof swapped};
+}
+
+}  // namespace
+
+ImageTarget::ImageTarget(FilePool& pool) : pool_(pool), root_(&pool.engine_root()) {
+  if (!pool.installing()) {
+    throw Error(ErrorKind::kImage,
+                "the pool was not created to install an image in it, or has a complete one");
+  }
+  const auto offset = read_word(root_->installing, "installation");
+  if (offset % 8 != 0 || offset == 0 || offset > pool.size() - sizeof(Installation)) {
+    throw Error(ErrorKind::kStorageCorrupt, "the pool's installation leads outside");
+  }
+  state_ = reinterpret_cast<Installation*>(base() + offset);
+  const bool fresh = state_->next == 0 && state_->crc == 0;
+  if (!fresh && state_->crc != crc_of(*state_)) {
+    throw Error(ErrorKind::kStorageCorrupt, "the pool's installation does not match its checksum");
+  }
+}
+
+Installation ImageTarget::progress() const {
+  pool_.handle();  // throws when the pool was closed
+  return complete_ ? Installation{} : *state_;
+}
+
+void ImageTarget::expect(const ChunkReader& reader) const {
+  const auto& header = reader.header();
+  if (state_->next > 0 && header.image != state_->image) {
+    refuse("the chunk is of another image");
+  }
+  if (header.number != state_->next) {
+    refuse("chunk " + std::to_string(header.number) + " came where chunk " +
+           std::to_string(state_->next) + " is expected");
+  }
+}
+
+bool ImageTarget::install(std::string_view chunk, const std::optional<Promise>& promise) {
+  pool_.handle();  // throws when the pool was closed
+  if (complete_) refuse("the image is complete already");
+  ChunkReader reader(chunk);
+  expect(reader);
+  Record record{};
+  std::uint64_t records = 0;
+  // All of it is read before any of it is installed.
+  for (auto check = reader; check.next(record); ++records) {
+  }
+  numbers_.fill(nullptr);
+  Transaction tx(pool_.handle());
+  tx.add(state_, sizeof *state_);
+  while (reader.next(record)) apply(tx, record);
+  if (reader.final()) {
+    verify(record.end, record.counts);
+    finish(tx, record.end, promise);
+    tx.commit();
+    complete_ = true;
+    pool_.reload();
+    return true;
+  }
+  state_->image = reader.header().image;
+  state_->next = reader.header().number + 1;
+  state_->slot = reader.header().slot;
+  state_->records += records;
+  state_->bytes += chunk.size();
+  state_->crc = crc_of(*state_);
+  tx.commit();
+  return false;
+}
+
+void ImageTarget::apply(Transaction& tx, const Record& record) {
+  switch (record.kind) {
+    case RecordKind::kHead: {
+      const auto& here = pool_.limits();
+      const auto& there = record.limits;
+      if (there.state_limit != here.state_limit || there.max_sessions != here.max_sessions ||
+          there.max_reply_slots != here.max_reply_slots) {
+        refuse("the image is of a replica with other limits (state, sessions or reply slots): "
+               "create the pool with the limits of the cluster");
+      }
+      return;
+    }
+    case RecordKind::kContainer: name(tx, record.container, record.bytes); return;
+    case RecordKind::kPut: put(tx, record.container, record.key, record.bytes); return;
+    case RecordKind::kErase: {
+      Tree tree(pool_, *numbers_[record.container]);
+      if (const auto* found = tree.find(record.key)) tree.erase(tx, found);
+      return;
+    }
+    case RecordKind::kStage: stage(tx, record.offset, record.bytes); return;
+    case RecordKind::kPutStaged:
+      put(tx, record.container, record.key, take_staged(tx, record.offset));
+      return;
+    case RecordKind::kSession: put_session(tx, record.session); return;
+    case RecordKind::kGone: remove_session(tx, record.session.place); return;
+    case RecordKind::kReply: put_reply(tx, record.reply, record.bytes); return;
+    case RecordKind::kReplyStaged:
+      put_reply(tx, record.reply, take_staged(tx, record.offset));
+      return;
+    case RecordKind::kEnd:
+      for (const auto& count : record.counts) {
+        // Empty ones too, and they may not have been named before.
+        if (container_called(count.name)->name[0] == '\0') name(tx, 0, count.name);
+      }
+      return;
+  }
+}
+
+// ------------------------------------------------------------------ containers
+
+// The container of that name, or the first unused place.
+ContainerRoot* ImageTarget::container_called(std::string_view name) {
+  for (auto& root : root_->containers) {
+    if (root.name[0] == '\0' || name == root.name) return &root;
+  }
+  require(false, "it has more containers than a pool can hold");
+  return nullptr;
+}
+
+void ImageTarget::name(Transaction& tx, std::uint8_t number, std::string_view name) {
+  auto* root = container_called(name);
+  if (root->name[0] == '\0') {
+    tx.add(root, sizeof *root);
+    std::memset(root, 0, sizeof *root);
+    std::memcpy(root->name, name.data(), name.size());
+    root->check = container_check(*root);
+  }
+  numbers_[number] = root;
+}
+
+void ImageTarget::put(Transaction& tx, std::uint8_t container, std::string_view key,
+                      std::string_view value) {
+  Tree tree(pool_, *numbers_[container]);
+  tree.put(tx, tree.find(key), key, value);
+}
+
+void ImageTarget::stage(Transaction& tx, std::uint64_t offset, std::string_view part) {
+  require(offset == state_->staged, "a part of a value is missing");
+  const auto key = key_of(offset);
+  Tree parts(pool_, state_->parts);
+  require(!part.empty() && parts.find(key) == nullptr, "a part of a value came twice");
+  parts.put(tx, nullptr, key, part);
+  state_->staged += part.size();
+}
+
+std::string ImageTarget::take_staged(Transaction& tx, std::uint64_t length) {
+  require(length == state_->staged && length <= UINT32_MAX, "a part of a value is missing");
+  std::string value;
+  value.reserve(length);
+  Tree parts(pool_, state_->parts);
+  while (state_->parts.count > 0) {
+    const auto* part = Tree::Cursor(parts, {}).next();
+    value.append(part->value());
+    parts.erase(tx, part);
+  }
+  require(value.size() == length, "a part of a value is missing");
+  state_->staged = 0;
+  return value;
+}
+
+// ------------------------------------------------------------------ sessions
+
+std::uint64_t& ImageTarget::place_in_table(std::uint32_t place) {
+  require(place < pool_.limits().max_sessions, "a session is at a place that does not exist");
+  return reinterpret_cast<std::uint64_t*>(base() + root_->session_table)[place];
+}
+
+SessionObject* ImageTarget::session_at(std::uint64_t offset) {
+  if (offset % 8 != 0 || offset > pool_.size() - sizeof(SessionObject)) {
+    throw Error(ErrorKind::kStorageCorrupt, "a session in the pool leads outside");
+  }
+  return reinterpret_cast<SessionObject*>(base() + offset);
+}
+
+void ImageTarget::put_session(Transaction& tx, const SessionRecord& record) {
+  require(record.id != 0 && record.window >= 1 && record.window <= kMaxWindow,
+          "a session is impossible");
+  auto& entry = place_in_table(record.place);
+  if (entry != 0) {
+    auto* object = session_at(entry);
+    if (object->id == record.id) {
+      require(object->window == record.window, "a session changed its window");
+      write_session(tx, *object, record.lowest, record.used);
+      return;
+    }
+    remove_session(tx, record.place);
+  }
+  tx.add(&entry, sizeof entry);
+  entry = new_session(tx, record.id, record.window, record.lowest, record.used);
+}
+
+void ImageTarget::remove_session(Transaction& tx, std::uint32_t place) {
+  auto& entry = place_in_table(place);
+  if (entry == 0) return;
+  free_session(tx, base(), *session_at(entry));
+  tx.add(&entry, sizeof entry);
+  entry = 0;
+}
+
+void ImageTarget::put_reply(Transaction& tx, const ReplyRecord& record, std::string_view payload) {
+  const auto entry = place_in_table(record.place);
+  require(entry != 0, "a reply came before its session");
+  auto* object = session_at(entry);
+  require(object->id == record.session, "a reply is of another session than its place has");
+  write_cell(tx, base(), object->cells()[record.sequence % object->window],
+             {record.sequence, record.lowest, record.used, record.status, payload});
+}
+
+// ------------------------------------------------------------------ the end
+
+// Counts, sizes and sums of what is in the pool, against what the source had. All of it is read.
+void ImageTarget::verify(const EndRecord& end, const std::vector<ContainerCount>& counts) {
+  require(state_->parts.count == 0, "a value was not sent to its end");
+  std::uint64_t sum = 0;
+  std::uint64_t used = 0;
+  std::size_t named = 0;
+  for (auto& root : root_->containers) {
+    if (root.name[0] == '\0') break;
+    ++named;
+    const std::string_view name = root.name;
+    const auto expected = std::find_if(counts.begin(), counts.end(),
+                                       [&](const auto& count) { return count.name == name; });
+    require(expected != counts.end() && expected->items == root.count,
+            "a container has not as many items as the source's");
+    std::uint64_t count = 0;
+    const Tree tree(pool_, root);
+    Tree::Cursor cursor(tree, {});
+    for (; const auto* leaf = cursor.next(); ++count) {
+      sum += item_digest(name, leaf->key(), leaf->value());
+      used += kItemOverhead + leaf->key_length + leaf->value_length;
+    }
+    require(count == root.count, "a container has not as many items as it counts");
+  }
+  require(named == counts.size(), "a container is named twice");
+  require(used == end.state_used, "the state has another size than the source's");
+  require(sum == end.items_sum, "the items are not those of the source");
+  const Sessions sessions(pool_);
+  require(sessions.count() == end.sessions && sessions.reply_slots() == end.reply_slots,
+          "there are not as many sessions as the source has");
+  require(sessions.summary() == end.sessions_sum, "the sessions are not those of the source");
+}
+
+void ImageTarget::finish(Transaction& tx, const EndRecord& end,
+                         const std::optional<Promise>& promise) {
+  auto& applied = root_->applied;
+  tx.add(&applied, sizeof applied);
+  applied.slot = end.slot;
+  applied.digest = end.digest;
+  applied.time = end.time;
+  applied.state_used = end.state_used;
+  applied.sessions = end.sessions;
+  applied.reply_slots = end.reply_slots;
+  applied.crc = crc32c({reinterpret_cast<const char*>(&applied), offsetof(AppliedRoot, crc)});
+  pool_.end_installing(tx, end.slot, promise);
+  tx.release(pmemobj_oid(state_));
+}
+
+}  // namespace mpaxos

@@ -1,0 +1,53 @@
+// Which connections can be read or written now: an epoll instance of the plane's own.
+//
+// asio would try each socket once more after every read, and again queue an operation for it: two
+// system calls and some allocation per request of a closed-loop client. Here a socket is read once
+// when the kernel says that it has something. asio keeps what happens seldom: accepting,
+// connecting, resolving, timers. It waits for this epoll instance like for any other descriptor.
+#pragma once
+
+#include <asio/io_context.hpp>
+#include <asio/posix/stream_descriptor.hpp>
+#include <cstdint>
+#include <functional>
+
+namespace mpaxos {
+
+// One of the sockets; closes it.
+class Descriptor {
+ public:
+  explicit Descriptor(int fd) : fd_(fd) {}
+  ~Descriptor() { close(); }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  int get() const { return fd_; }
+  void reset(int fd) {
+    close();
+    fd_ = fd;
+  }
+  void close();
+
+ private:
+  int fd_;
+};
+
+class Readiness {
+ public:
+  explicit Readiness(asio::io_context& io);
+
+  // From now on told of under `id`; `events` are those of epoll, level-triggered.
+  void add(int fd, std::uint64_t id, std::uint32_t events);
+  void change(int fd, std::uint64_t id, std::uint32_t events);
+
+  // Calls `on_event(id, events)` for what is ready, each descriptor once, until it returns false.
+  void poll(const std::function<bool(std::uint64_t, std::uint32_t)>& on_event);
+  // Before the io_context blocks: lets it return as soon as something is ready.
+  void watch();
+
+ private:
+  void control(int operation, int fd, std::uint64_t id, std::uint32_t events);
+  asio::posix::stream_descriptor epoll_;
+  bool watching_ = false;
+};
+
+}  // namespace mpaxos

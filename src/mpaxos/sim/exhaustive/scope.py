@@ -1,0 +1,78 @@
+"""How large a world the exhaustive search looks at."""
+
+from __future__ import annotations
+
+import msgspec
+
+from mpaxos.core.types import ReplicaId
+
+
+class Scope(msgspec.Struct, frozen=True, kw_only=True):
+    """The bounds of one search. Delivery in any order, loss and duplication are never bounded."""
+
+    name: str
+    replicas: int
+    elections: tuple[ReplicaId, ...]
+    """Which replicas seek votes; one that is named twice may do so twice. Each may start at any
+    moment, whatever the others do: these are the competing ballots."""
+    slots: int
+    """Commands that each of these replicas has to propose, in every life."""
+    crashes: int = 0
+    """Crashes of any replica at any moment: at rest, or in a turn after any number of its writes
+    and before its messages. It recovers at once: being away is the same as losing messages."""
+    heartbeats: bool = True
+    """A new leader's heartbeats, which tell followers what is decided."""
+    applies: bool = False
+    """State machines apply at once what is decided; otherwise they are slower than all the rest."""
+    catch_up: bool = False
+    """Replicas may fetch from others what they miss."""
+
+    @property
+    def text(self) -> str:
+        """In words."""
+        parts = [
+            f"{self.replicas} replicas",
+            f"{len(self.elections)} ballots",
+            f"{self.slots} slot{'s' * (self.slots > 1)}",
+            f"{self.crashes} crash{'es' * (self.crashes != 1)}",
+        ]
+        if not self.heartbeats:
+            parts.append("no heartbeats")
+        if self.applies:
+            parts.append("applying")
+        if self.catch_up:
+            parts.append("catch-up")
+        return ", ".join(parts)
+
+
+def _scope(
+    name: str,
+    replicas: int,
+    elections: tuple[ReplicaId, ...],
+    slots: int,
+    crashes: int = 0,
+    **more: bool,
+) -> Scope:
+    return Scope(
+        name=name, replicas=replicas, elections=elections, slots=slots, crashes=crashes, **more
+    )
+
+
+SCOPES = {
+    scope.name: scope
+    for scope in (
+        _scope("quick", 3, (0, 1), 1, heartbeats=False),
+        _scope("crash", 3, (0, 1), 1, 1, heartbeats=False),
+        _scope("told", 3, (0, 1), 1, applies=True),
+        _scope("slots", 3, (0, 1), 2, heartbeats=False),
+        _scope("three", 3, (0, 1, 2), 1, heartbeats=False),
+        _scope("four", 3, (0, 1, 2, 1), 1, heartbeats=False),
+        _scope("main", 3, (0, 1), 2, 1, heartbeats=False),
+        _scope("all", 3, (0, 1), 2, 1),
+        _scope("catch-up", 3, (0, 1), 1, 1, applies=True, catch_up=True),
+        _scope("five", 5, (0, 1), 1, heartbeats=False),
+        _scope("five-three", 5, (0, 1, 2), 1, heartbeats=False),
+        _scope("five-crash", 5, (0, 1), 1, 1, heartbeats=False),
+    )
+}
+"""By name, the small ones first."""

@@ -1,0 +1,213 @@
+"""A replica's memory under test: operations on it, and what can be seen of it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+
+def use_given_extension() -> None:
+    """Take mpaxos._native from $MPAXOS_CRASH_NATIVE when that is set: a mutant of it."""
+    path = os.environ.get("MPAXOS_CRASH_NATIVE")
+    if path is None:
+        return
+    spec = importlib.util.spec_from_file_location("mpaxos._native", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["mpaxos._native"] = module
+    spec.loader.exec_module(module)
+
+
+use_given_extension()
+
+from mpaxos._native import Batch, Engine, Pool  # noqa: E402
+
+Entry = tuple[int, int, int, int, bytes]
+Replies = list[tuple[int, int, int, bytes]]
+
+SIZE = 8 << 20
+"""Bytes of a pool: the least that libpmemobj makes, so that comparing all of it takes half a
+millisecond."""
+
+CLUSTER = b"crash points 016"
+STATE_LIMIT = 60_000
+MAX_SESSIONS = 4
+MAX_REPLY_SLOTS = 16
+
+
+@dataclass(frozen=True)
+class Value:
+    """A batch that is not built yet."""
+
+    entries: tuple[Entry, ...]
+    number: int
+
+    def batch(self) -> Batch:
+        """The batch; the same one each time."""
+        return Batch.build(0, 1, self.number, list(self.entries))
+
+
+@dataclass(frozen=True)
+class Write:
+    """What a turn of the loop writes: promise, records (slot, round, leader, value), truncation."""
+
+    promise: tuple[int, int] | None = None
+    records: tuple[tuple[int, int, int, Value], ...] = ()
+    truncate: int = 0
+
+
+@dataclass(frozen=True)
+class Apply:
+    """A decided slot, applied by the native key-value machine."""
+
+    slot: int
+    value: Value
+
+
+@dataclass(frozen=True)
+class Run:
+    """A decided slot, applied by a machine in Python that made `changes` and answered `replies`."""
+
+    slot: int
+    value: Value
+    replies: tuple[tuple[int, bytes], ...]
+    changes: tuple[tuple[str, bytes, bytes | None], ...]
+
+
+@dataclass(frozen=True)
+class Reopen:
+    """A stop and a start."""
+
+
+@dataclass(frozen=True)
+class Create:
+    """The pool is made; only ever the first operation."""
+
+
+Operation = Write | Apply | Run | Reopen | Create
+
+
+@dataclass(frozen=True)
+class View:
+    """All that can be seen of a pool."""
+
+    promised: tuple[int, int] = (0, 0)
+    records: dict[int, tuple[int, int, int, int]] = field(default_factory=dict)
+    """slot: (round, leader, time, digest of the batch), read back and verified."""
+
+    truncated: int = 0
+    applied: tuple[int, int, int, int, int] = (0, 0, 0, 0, 0)
+    """slot, running digest, time, bytes of the state, digest of state and session table."""
+
+    def difference(self, other: View) -> str:
+        """What of `self` is not as in `other`; empty when they are equal."""
+        found = []
+        for name in ("promised", "records", "truncated", "applied"):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if mine != theirs:
+                found.append(f"{name} {mine} instead of {theirs}")
+        return "; ".join(found)
+
+
+def record_time(slot: int) -> int:
+    """The time stamp of a slot: it travels through log and engine."""
+    return 1_000_000 + slot
+
+
+def log_steps(before: View, write: Write) -> list[View]:
+    """The states through which a write leads, computed by a model; the first is `before`."""
+    steps = [before]
+    if write.promise is not None:
+        steps.append(replace(steps[-1], promised=write.promise))
+    if write.records:
+        records = dict(steps[-1].records)
+        for slot, round_, leader, value in write.records:
+            records[slot] = (round_, leader, record_time(slot), value.batch().digest)
+        steps.append(replace(steps[-1], records=records))
+    if write.truncate > steps[-1].truncated:
+        kept = {slot: r for slot, r in steps[-1].records.items() if slot > write.truncate}
+        steps.append(replace(steps[-1], records=kept, truncated=write.truncate))
+    return steps
+
+
+class Replica:
+    """The pool at `path` and its engine, open between open() and close()."""
+
+    def __init__(self, path: Path, log_size: int) -> None:
+        self.path = path
+        self.log_size = log_size
+        self._pool: Pool | None = None
+        self._engine: Engine | None = None
+
+    def create(self) -> None:
+        """Make the pool."""
+        Pool.create(
+            str(self.path),
+            size=SIZE,
+            log_size=self.log_size,
+            cluster=CLUSTER,
+            replica=1,
+            replicas=3,
+            machine="test",
+            state_limit=STATE_LIMIT,
+            max_sessions=MAX_SESSIONS,
+            max_reply_slots=MAX_REPLY_SLOTS,
+        )
+
+    def open(self) -> None:
+        """Open as a starting replica does: everything is verified that is verified then."""
+        self._pool = Pool(str(self.path), cluster=CLUSTER, replica=1, size=SIZE)
+        self._engine = Engine(self._pool)
+
+    def close(self) -> None:
+        """Close; does nothing when it is closed."""
+        self._engine = None
+        if self._pool is not None:
+            self._pool.close()
+        self._pool = None
+
+    def view(self) -> View:
+        """Read everything. Raises StorageError when something is damaged."""
+        assert self._pool is not None and self._engine is not None
+        pool, engine = self._pool, self._engine
+        records = {}
+        for slot, round_, leader in pool.slots():
+            found = pool.read(slot)
+            assert found is not None and found[:2] == (round_, leader), f"record of slot {slot}"
+            records[slot] = (round_, leader, found[2], found[3].digest)
+        slot, digest = engine.mark
+        assert (slot, digest) == (pool.applied_upto, pool.applied_digest)
+        return View(
+            promised=pool.promised,
+            records=records,
+            truncated=pool.truncated_upto,
+            applied=(slot, digest, pool.applied_time, engine.state_used(), engine.state_digest()),
+        )
+
+    def run(self, operation: Operation) -> Replies:
+        """Do it; returns the replies that it gave."""
+        if isinstance(operation, Create):
+            self.create()
+            self.open()
+            return []
+        if isinstance(operation, Reopen):
+            self.close()
+            self.open()
+            return []
+        assert self._pool is not None and self._engine is not None
+        if isinstance(operation, Write):
+            records = [
+                (slot, round_, leader, record_time(slot), value.batch())
+                for slot, round_, leader, value in operation.records
+            ]
+            self._pool.write(operation.promise, records, operation.truncate)
+            return []
+        slot, batch = operation.slot, operation.value.batch()
+        if isinstance(operation, Apply):
+            return self._engine.apply_kv(slot, record_time(slot), batch).entries()
+        self._engine.begin(slot, record_time(slot), batch)
+        changes = [(self._engine.container(name), key, v) for name, key, v in operation.changes]
+        return self._engine.finish(list(operation.replies), changes).entries()
