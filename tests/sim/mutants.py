@@ -355,11 +355,12 @@ MUTANTS: dict[str, Mutant] = {
 }
 
 SEEN_ELSEWHERE = {
-    "a record of another ballot is decided": "",
-    "the truncation of a promiser is ignored": "",
-    "the lowest ballot's value is proposed again": "",
-    "deposed leaders are followed": "",
-    "a read confirmed by an old heartbeat": "",
-    "an expired session is opened again": "",
+    "a record of another ballot is decided": "exhaustive",
+    "the lowest ballot's value is proposed again": "exhaustive",
+    "the truncation of a promiser is ignored": "unit",
+    "deposed leaders are followed": "unit",
+    "a read confirmed by an old heartbeat": "unit",
+    "an expired session is opened again": "unit",
 }
-"""Mutants that random schedules seldom notice, and what does."""
+"""Mutants that random schedules seldom notice, and the rung that does: tests/exhaustive, or the
+tests that test_mutants.py names."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from mpaxos.core.learner import Learner
 from mpaxos.sim import run
 from tests.sim.mutants import MUTANTS, SEEN_ELSEWHERE, count_any_ballot
+from tests.unit import pools, test_core, test_sessions
 
 FIRST = 900_000
 BUDGET = 400
@@ -22,6 +25,22 @@ HINTS = {
 """Offsets of seeds that noticed it before: tried first, to save time."""
 
 
+def agreement_of_engines() -> None:
+    with pools.scratch() as directory:
+        test_sessions.test_native_and_python_agree_on_every_reply_and_digest(directory, 20)
+
+
+UNIT: dict[str, Callable[[], None]] = {
+    "the truncation of a promiser is ignored": (
+        test_core.test_a_candidate_behind_a_truncated_log_gives_up_and_catches_up
+    ),
+    "deposed leaders are followed": test_core.test_nobody_confirms_a_read_of_a_deposed_leader,
+    "a read confirmed by an old heartbeat": test_core.test_no_read_without_a_majority,
+    "an expired session is opened again": agreement_of_engines,
+}
+"""Mutants that a unit test notices."""
+
+
 def failure(offset: int) -> str | None:
     return run(FIRST + offset, 5 if offset % 2 else 3).failure
 
@@ -35,9 +54,17 @@ def test_a_broken_protocol_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch
     )
 
 
+@pytest.mark.parametrize("name", UNIT)
+def test_a_broken_protocol_fails_the_unit_test(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    MUTANTS[name](monkeypatch)
+    with pytest.raises(AssertionError):
+        UNIT[name]()
+
+
 def test_there_are_enough_mutants() -> None:
     assert len(MUTANTS) - len(SEEN_ELSEWHERE) >= 25
     assert set(SEEN_ELSEWHERE) <= set(MUTANTS)
+    assert set(UNIT) == {name for name, rung in SEEN_ELSEWHERE.items() if rung == "unit"}
 
 
 def test_the_canary(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -354,6 +354,26 @@ def test_an_answer_to_an_older_heartbeat_confirms_no_newer_read() -> None:
     assert world.reads[leader] == []
 
 
+def test_nobody_confirms_a_read_of_a_deposed_leader() -> None:
+    world = World(5)
+    old = world.elect()
+    world.run(100)
+    world.take()
+    others = [i for i in range(5) if i != old]
+    world.step(old, o.LocalReads(FakeBatch(500)))
+    beats = world.take(m.Heartbeat)
+    for i in others:  # they promise a higher ballot before the heartbeat reaches them
+        world.tell(i, others[0], m.Prepare(Ballot(9, others[0]), 1))
+    world.take()
+    world.deliver(beats)
+    assert world.take(m.HeartbeatReply) == []
+    rejects = world.take(m.Reject)
+    assert [sender for sender, _ in rejects] == others
+    world.deliver(rejects)
+    assert world.reads[old] == []
+    assert not world.replicas[old].is_leader
+
+
 def test_reads_at_a_follower_survive_a_lost_question_and_a_new_leader() -> None:
     world = World(3)
     leader = world.elect()
