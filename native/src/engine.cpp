@@ -112,22 +112,49 @@ void Engine::settle(Transaction& tx, const Action& action, ReplySet& replies) {
   if (action.touches) sessions_.touch(tx, action);
 }
 
+// The replies that this slot overwrites, and the position: what every slot changes.
+void Engine::remember_replies() {
+  auto& journal = pool_.journal();
+  journal.begin(root_.applied.slot + 1);
+  journal.remember(&root_.applied, sizeof root_.applied);
+  for (const auto& action : actions_) {
+    if (action.verdict == Verdict::kRun) sessions_.remember(journal, action);
+  }
+}
+
 template <typename Run>
 ReplySet Engine::commit(Transaction& tx, std::uint64_t used, Run run) {
   ReplySet replies;
-  tx.add(&root_.applied, sizeof root_.applied);
-  for (const auto& action : actions_) {
+  for (std::size_t i = 0; i < actions_.size(); ++i) {
+    const auto& action = actions_[i];
     if (action.verdict != Verdict::kRun) {
       settle(tx, action, replies);
       continue;
     }
-    const auto [status, payload] = run(action, used);
+    const auto [status, payload] = run(i, used);
     sessions_.store(tx, action, status, payload);
     answer(replies, action, status, payload);
   }
-  write_position(used);
-  tx.commit();
+  publish(tx, used);
   return replies;
+}
+
+// The position makes all that was written part of the state; so it is written when that is durable.
+void Engine::publish(Transaction& tx, std::uint64_t used) {
+  auto& applied = root_.applied;
+  pmemobj_drain(pool_.handle());
+  if (tx.begun()) {
+    auto& journal_slot = pool_.journal().slot_word();
+    tx.snapshot(&applied, sizeof applied);
+    tx.snapshot(&journal_slot, sizeof journal_slot);
+    write_position(used);
+    journal_slot = 0;
+    tx.commit();
+  } else {
+    write_position(used);
+    pmemobj_persist(pool_.handle(), &applied, sizeof applied);
+    pool_.journal().clear();
+  }
 }
 
 void Engine::write_position(std::uint64_t used) {
@@ -150,12 +177,20 @@ ReplySet Engine::apply_kv(std::uint64_t slot, std::uint64_t time, const BatchPtr
   auto& machine = kv();
   Poison poison(*this);
   plan(slot, time, batch);
-  Transaction tx(pool_.handle());
-  auto replies =
-      commit(tx, root_.applied.state_used, [&](const Action& action, std::uint64_t& used) {
-        const auto status = machine.run(tx, action.payload, used);
-        return std::pair(status, machine.reply());
-      });
+  remember_replies();
+  auto& journal = pool_.journal();
+  machine.begin_slot();
+  found_.clear();
+  for (const auto& action : actions_) {
+    found_.push_back(action.verdict == Verdict::kRun ? machine.prepare(journal, action.payload)
+                                                     : Found{});
+  }
+  journal.seal();
+  Transaction tx(pool_.handle(), &journal);
+  auto replies = commit(tx, root_.applied.state_used, [&](std::size_t i, std::uint64_t& used) {
+    const auto status = machine.run(tx, actions_[i].payload, used, found_[i]);
+    return std::pair(status, machine.reply());
+  });
   poison.lift();
   return replies;
 }
@@ -188,6 +223,18 @@ std::vector<ToRun> Engine::begin(std::uint64_t slot, std::uint64_t time, BatchPt
   return list;
 }
 
+void Engine::change_item(Transaction& tx, const Change& change, const Leaf* found,
+                         std::uint64_t& used) {
+  auto map = tree(change.container);
+  if (found != nullptr) used -= kItemOverhead + found->key_length + found->value_length;
+  if (change.value) {
+    used += kItemOverhead + change.key.size() + change.value->size();
+    map.put(tx, found, change.key, *change.value);
+  } else if (found != nullptr) {
+    map.erase(tx, found);
+  }
+}
+
 ReplySet Engine::finish(const std::vector<RunReply>& replies, const std::vector<Change>& changes) {
   invariant(begun_, "finish without begin");
   begun_ = false;
@@ -196,21 +243,26 @@ ReplySet Engine::finish(const std::vector<RunReply>& replies, const std::vector<
     return action.verdict == Verdict::kRun;
   });
   invariant(static_cast<std::size_t>(commands) == replies.size(), "a command has no reply");
-  Transaction tx(pool_.handle());
-  auto used = root_.applied.state_used;
+  remember_replies();
+  auto& journal = pool_.journal();
+  found_.clear();
   for (const auto& change : changes) {
-    auto map = tree(change.container);
-    const auto* found = map.find(change.key);
-    if (found != nullptr) used -= kItemOverhead + found->key_length + found->value_length;
-    if (change.value) {
-      used += kItemOverhead + change.key.size() + change.value->size();
-      map.put(tx, found, change.key, *change.value);
-    } else if (found != nullptr) {
-      map.erase(tx, found);
-    }
+    found_.push_back({true, tree(change.container).find(change.key)});
+    const auto* leaf = found_.back().leaf;
+    if (leaf != nullptr && change.value) journal.remember(leaf, leaf->size());
+  }
+  journal.seal();
+  Transaction tx(pool_.handle(), &journal);
+  auto used = root_.applied.state_used;
+  bool moved = false;
+  for (std::size_t i = 0; i < changes.size(); ++i) {
+    const auto& change = changes[i];
+    const auto* found = moved ? tree(change.container).find(change.key) : found_[i].leaf;
+    moved = moved || !change.value || found == nullptr || !Tree::fits(*found, change.value->size());
+    change_item(tx, change, found, used);
   }
   std::size_t next = 0;
-  auto answers = commit(tx, used, [&](const Action&, std::uint64_t&) {
+  auto answers = commit(tx, used, [&](std::size_t, std::uint64_t&) {
     const auto& reply = replies[next++];
     return std::pair(reply.status, std::string_view(reply.payload));
   });

@@ -1,6 +1,7 @@
-// Applies decided batches to the state machine in a pool. One transaction per slot holds the
-// state's changes, the replies and the applied position: after a crash a command happened with
-// its reply, or it did not happen.
+// Applies decided batches to the state machine in a pool. A slot is atomic: the state's changes,
+// the replies and the applied position. After a crash a command happened with its reply, or it did
+// not happen. What is overwritten in place is kept by the undo journal, everything else by a
+// transaction of libpmemobj, which most slots do not need (journal.hpp).
 #pragma once
 
 #include <cstdint>
@@ -72,6 +73,9 @@ class Engine {
   void settle(Transaction& tx, const Action& action, ReplySet& replies);
   void answer(ReplySet& replies, const Action& action, std::uint8_t status,
               std::string_view payload);
+  void remember_replies();
+  void change_item(Transaction& tx, const Change& change, const Leaf* found, std::uint64_t& used);
+  void publish(Transaction& tx, std::uint64_t used);
   void write_position(std::uint64_t used);
   KeyValue& kv();
   void check_alive() const;
@@ -82,6 +86,7 @@ class Engine {
   Sessions sessions_;
   std::optional<KeyValue> kv_;
   std::vector<Action> actions_;
+  std::vector<Found> found_;  // per action or change of the slot, before it began
   std::vector<std::uint64_t> answered_;  // what goes into the digest of the replies
   BatchPtr batch_;                       // of the slot that was begun
   std::uint64_t planned_time_ = 0;

@@ -96,7 +96,9 @@ void initialise(PMEMobjpool* pool, const PoolSpec& spec) {
   std::memcpy(header.cluster, spec.cluster.data(), sizeof header.cluster);
   header.size = spec.size;
   header.log_size = spec.log_size;
-  header.log_offset = zeroed(pool, spec.log_size, spec);
+  // One allocation for both: libpmemobj rounds one of some kilobytes up to megabytes.
+  header.journal_size = journal_size(spec.size);
+  header.log_offset = zeroed(pool, spec.log_size + header.journal_size, spec);
   header.limits = spec.limits;
   header.replicas = spec.replicas;
   std::strncpy(header.machine, spec.machine.c_str(), sizeof header.machine - 1);
@@ -207,8 +209,13 @@ FilePool::FilePool(const std::string& path, const std::array<std::uint8_t, 16>& 
                          "it anew");
     }
     is_pmem_ = pmem_is_pmem(pool_, size) != 0;
+    auto& applied = root_->engine.applied;
+    const auto& header = root_->header;
+    journal_.emplace(pool_,
+                     reinterpret_cast<char*>(pool_) + header.log_offset + header.log_size,
+                     header.journal_size);
+    journal_->recover(applied);
     reload();
-    const auto& applied = root_->engine.applied;
     if (applied.crc != crc_upto(&applied, offsetof(AppliedRoot, crc))) {
       throw Error(ErrorKind::kStorageCorrupt, "the applied position does not match its checksum");
     }
@@ -228,6 +235,7 @@ FilePool::~FilePool() { close(); }
 
 void FilePool::close() {
   log_.reset();
+  journal_.reset();
   if (pool_ != nullptr) pmemobj_close(pool_);
   pool_ = nullptr;
   root_ = nullptr;
@@ -269,6 +277,8 @@ void FilePool::verify_header(const std::array<std::uint8_t, 16>& cluster, std::u
   // Whoever writes a wrong header with a right checksum gets an error, too, and nothing worse.
   const auto fits = header.size == size && header.log_size % kUnit == 0 && header.log_size > 0 &&
                     header.log_offset < size && header.log_size < size - header.log_offset &&
+                    header.journal_size >= kUnit &&
+                    header.journal_size < size - header.log_offset - header.log_size &&
                     header.limits.max_sessions < size / sizeof(std::uint64_t) &&
                     header.machine[sizeof header.machine - 1] == '\0';
   if (!fits) throw Error(ErrorKind::kStorageCorrupt, "its header is inconsistent");

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "journal.hpp"
 #include "log.hpp"
 #include "pool.hpp"
 #include "pool_layout.hpp"
@@ -48,6 +49,7 @@ class FilePool : public Pool {
   std::uint64_t size() const override { return root_->header.size; }
   EngineRoot& engine_root() override { return root_->engine; }
   const PoolLimits& limits() const override { return root_->header.limits; }
+  Journal& journal() override { return *journal_; }
   const PoolHeader& header() const { return root_->header; }
   Log& log() { return *log_; }
   Promise promised() const { return promised_; }
@@ -76,6 +78,7 @@ class FilePool : public Pool {
   PMEMobjpool* pool_ = nullptr;
   PoolRoot* root_ = nullptr;
   std::optional<Log> log_;
+  std::optional<Journal> journal_;
   Promise promised_{};
   std::uint64_t promise_counter_ = 0;
   bool is_pmem_ = false;

@@ -58,18 +58,34 @@ class Fields {
   std::string_view rest_;
 };
 
-std::uint8_t KeyValue::run(Transaction& tx, std::string_view request, std::uint64_t& used) {
-  return operate(&tx, request, used);
+Found KeyValue::prepare(Journal& journal, std::string_view request) {
+  const char op = request.empty() ? '\0' : request[0];
+  if (op != 'p' && op != 'P' && op != 'c' && op != 'G' && op != 'd') return {};
+  try {
+    Fields fields(request);
+    const Found found{true, tree_.find(fields.key())};
+    if (found.leaf == nullptr || op == 'G' || op == 'd') return found;
+    journal.remember(found.leaf, found.leaf->size());
+    return found;
+  } catch (const char*) {
+    return {};  // run() says what is wrong with it
+  }
+}
+
+std::uint8_t KeyValue::run(Transaction& tx, std::string_view request, std::uint64_t& used,
+                           Found found) {
+  return operate(&tx, request, used, found);
 }
 
 std::uint8_t KeyValue::query(std::string_view request) {
   std::uint64_t used = 0;
   const char op = request.empty() ? '\0' : request[0];
   if (op != 'g' && op != 's' && op != 'n') return bad("not a query: only g, s and n are");
-  return operate(nullptr, request, used);
+  return operate(nullptr, request, used, {});
 }
 
-std::uint8_t KeyValue::operate(Transaction* tx, std::string_view request, std::uint64_t& used) {
+std::uint8_t KeyValue::operate(Transaction* tx, std::string_view request, std::uint64_t& used,
+                               Found found) {
   reply_.clear();
   if (request.empty()) return bad("the request is empty");
   try {
@@ -79,7 +95,7 @@ std::uint8_t KeyValue::operate(Transaction* tx, std::string_view request, std::u
       case 'g': {
         const auto key = fields.key();
         fields.end();
-        const auto* leaf = tree_.find(key);
+        const auto* leaf = find(key, found);
         if (request[0] == 'g') reply_.push_back(leaf == nullptr ? '\0' : '\1');
         if (leaf != nullptr) reply_.append(leaf->value());
         return kStatusOk;
@@ -87,19 +103,19 @@ std::uint8_t KeyValue::operate(Transaction* tx, std::string_view request, std::u
       case 'P':
       case 'p': {
         const auto key = fields.key();
-        const auto* leaf = tree_.find(key);
+        const auto* leaf = find(key, found);
         if (request[0] == 'P' && leaf != nullptr) reply_.append(leaf->value());
         return put(*tx, leaf, key, fields.rest(), used);
       }
       case 'd': {
         const auto key = fields.key();
         fields.end();
-        const auto* leaf = tree_.find(key);
+        const auto* leaf = find(key, found);
         reply_.push_back(leaf == nullptr ? '\0' : '\1');
         if (leaf != nullptr) erase(*tx, leaf, used);
         return kStatusOk;
       }
-      case 'c': return compare_and_set(*tx, fields, used);
+      case 'c': return compare_and_set(*tx, fields, used, found);
       case 's': scan(fields); return kStatusOk;
       case 'n': {
         fields.end();
@@ -124,6 +140,7 @@ std::uint8_t KeyValue::put(Transaction& tx, const Leaf* found, std::string_view 
              std::to_string(needed);
     return kStatusNoSpace;
   }
+  moved_ = moved_ || found == nullptr || !Tree::fits(*found, value.size());
   tree_.put(tx, found, key, value);
   used = needed;
   return kStatusOk;
@@ -131,17 +148,19 @@ std::uint8_t KeyValue::put(Transaction& tx, const Leaf* found, std::string_view 
 
 void KeyValue::erase(Transaction& tx, const Leaf* found, std::uint64_t& used) {
   used -= size_of(found->key(), found->value());
+  moved_ = true;
   tree_.erase(tx, found);
 }
 
-std::uint8_t KeyValue::compare_and_set(Transaction& tx, Fields& fields, std::uint64_t& used) {
+std::uint8_t KeyValue::compare_and_set(Transaction& tx, Fields& fields, std::uint64_t& used,
+                                       Found found) {
   const auto key = fields.key();
   const bool has_expected = fields.flag();
   const auto expected = has_expected ? fields.text() : std::string_view();
   const bool has_next = fields.flag();
   const auto next = has_next ? fields.rest() : std::string_view();
   fields.end();
-  const auto* leaf = tree_.find(key);
+  const auto* leaf = find(key, found);
   const bool matches = leaf == nullptr ? !has_expected : has_expected && leaf->value() == expected;
   if (matches && has_next) {
     const auto status = put(tx, leaf, key, next, used);

@@ -13,13 +13,27 @@ namespace mpaxos {
 // What an item counts against the limit of the state, beside its key and value.
 inline constexpr std::uint64_t kItemOverhead = 64;
 
+// An item that was looked up, or that there is none: valid until items move.
+struct Found {
+  bool known = false;
+  const Leaf* leaf = nullptr;
+};
+
 class KeyValue {
  public:
   KeyValue(Tree tree, std::uint64_t limit) : tree_(tree), limit_(limit) {}
 
-  // Runs a command; the payload of the reply is left in reply(). `used` is the size of the state,
-  // which the command may change. Returns the status.
-  std::uint8_t run(Transaction& tx, std::string_view request, std::uint64_t& used);
+  // Looks up what a command is about, before any command of its slot runs, and has the journal
+  // remember what it will probably overwrite.
+  Found prepare(Journal& journal, std::string_view request);
+
+  // Runs a command; `found` is what prepare() returned for it in this slot. The payload of the
+  // reply is left in reply(). `used` is the size of the state, which the command may change.
+  // Returns the status.
+  std::uint8_t run(Transaction& tx, std::string_view request, std::uint64_t& used, Found found);
+
+  // Before the first prepare() of a slot.
+  void begin_slot() { moved_ = false; }
 
   // Answers an operation that changes nothing; any other is STATUS_BAD.
   std::uint8_t query(std::string_view request);
@@ -27,16 +41,22 @@ class KeyValue {
   std::string_view reply() const { return reply_; }
 
  private:
-  std::uint8_t operate(Transaction* tx, std::string_view request, std::uint64_t& used);
+  std::uint8_t operate(Transaction* tx, std::string_view request, std::uint64_t& used,
+                       Found found);
+  const Leaf* find(std::string_view key, Found found) const {
+    return found.known && !moved_ ? found.leaf : tree_.find(key);
+  }
   std::uint8_t put(Transaction& tx, const Leaf* found, std::string_view key,
                    std::string_view value, std::uint64_t& used);
   void erase(Transaction& tx, const Leaf* found, std::uint64_t& used);
-  std::uint8_t compare_and_set(Transaction& tx, class Fields& fields, std::uint64_t& used);
+  std::uint8_t compare_and_set(Transaction& tx, class Fields& fields, std::uint64_t& used,
+                               Found found);
   void scan(class Fields& fields);
   std::uint8_t bad(std::string_view text);
 
   Tree tree_;
   std::uint64_t limit_;
+  bool moved_ = false;  // an item of this slot was inserted, removed, or put elsewhere
   std::string reply_;
 };
 

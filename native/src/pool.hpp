@@ -67,6 +67,8 @@ struct PoolLimits {
   std::uint64_t max_reply_slots;
 };
 
+class Journal;
+
 class Pool {
  public:
   virtual ~Pool() = default;
@@ -74,6 +76,7 @@ class Pool {
   virtual std::uint64_t size() const = 0;  // bytes of the file: every offset is below it
   virtual EngineRoot& engine_root() = 0;
   virtual const PoolLimits& limits() const = 0;
+  virtual Journal& journal() = 0;
 };
 
 }  // namespace mpaxos

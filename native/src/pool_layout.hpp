@@ -10,7 +10,7 @@ namespace mpaxos {
 
 inline constexpr char kPoolMagic[8] = {'m', 'P', 'a', 'x', 'P', 'o', 'o', 'l'};
 inline constexpr char kPoolLayout[] = "mpaxos";
-inline constexpr std::uint32_t kPoolFormat = 2;
+inline constexpr std::uint32_t kPoolFormat = 3;
 
 // Written once, at creation.
 struct PoolHeader {
@@ -21,6 +21,7 @@ struct PoolHeader {
   std::uint64_t size;  // of the file
   std::uint64_t log_size;
   std::uint64_t log_offset;  // pool offset of the ring
+  std::uint64_t journal_size;  // of the undo journal (journal.hpp), which follows the ring
   PoolLimits limits;
   std::uint32_t replicas;
   char machine[256];

@@ -20,7 +20,8 @@ std::uint32_t crc_of(const SessionObject& object) {
 std::uint32_t crc_of(const Cell& cell, std::string_view payload) {
   auto copy = cell;
   copy.crc = 0;
-  return crc32c(payload, crc32c({reinterpret_cast<const char*>(&copy), sizeof copy}));
+  const auto crc = crc32c({reinterpret_cast<const char*>(&copy), sizeof copy});
+  return payload.size() <= sizeof cell.payload ? crc : crc32c(payload, crc);
 }
 
 [[noreturn]] void damaged(const char* what) {
@@ -36,6 +37,12 @@ void check_empty(const Cell& cell) {
   if (bytes.find_first_not_of('\0') != std::string_view::npos) {
     damaged("an unused reply cell is not empty");
   }
+}
+
+// Whether a payload of this size may replace the one in `blob`: it fits, and wastes little.
+bool takes(const char* blob, std::size_t size) {
+  const auto room = pmemobj_alloc_usable_size(pmemobj_oid(blob));
+  return size <= room && room <= 4 * size + 64;
 }
 
 Action action(Verdict verdict, std::uint32_t index, const Entry& entry) {
@@ -104,6 +111,9 @@ void Sessions::load(std::uint32_t place, std::uint64_t offset) {
       continue;
     }
     check(cell);
+    if (cell.used >> 16 > pool_.engine_root().applied.slot) {
+      damaged("a reply is of a slot that was not applied");
+    }
     mirror.lowest = std::max(mirror.lowest, cell.lowest);
     mirror.used = std::max(mirror.used, cell.used);
     mirror.sequences[i] = cell.sequence + 1;
@@ -235,6 +245,7 @@ void write_cell(Transaction& tx, char* base, Cell& cell, const CellContents& con
   const auto payload = contents.payload;
   tx.add(&cell, sizeof cell);
   const auto old_blob = cell.blob;
+  const auto old_length = cell.length;
   cell.sequence = contents.sequence;
   cell.lowest = contents.lowest;
   cell.used = contents.used;
@@ -246,13 +257,19 @@ void write_cell(Transaction& tx, char* base, Cell& cell, const CellContents& con
   if (payload.size() <= sizeof cell.payload) {
     cell.blob = 0;
     std::memcpy(cell.payload, payload.data(), payload.size());
+  } else if (old_blob != 0 && takes(base + old_blob, payload.size())) {
+    auto* blob = base + old_blob;
+    tx.add(blob, std::max<std::size_t>(old_length, payload.size()));
+    std::memcpy(blob, payload.data(), payload.size());
+    tx.written(blob, payload.size());
   } else {
     const auto oid = tx.allocate(payload.size());
     std::memcpy(pmemobj_direct(oid), payload.data(), payload.size());
     cell.blob = oid.off;
   }
-  if (old_blob != 0) tx.release(pmemobj_oid(base + old_blob));
+  if (old_blob != 0 && old_blob != cell.blob) tx.release(pmemobj_oid(base + old_blob));
   cell.crc = crc_of(cell, payload);
+  tx.written(&cell, sizeof cell);
 }
 
 std::uint64_t new_session(Transaction& tx, std::uint64_t id, std::uint32_t window,
@@ -283,6 +300,18 @@ void free_session(Transaction& tx, char* base, SessionObject& object) {
     if (blob != 0) tx.release(pmemobj_oid(base + blob));
   }
   tx.release(pmemobj_oid(&object));
+}
+
+void Sessions::remember(Journal& journal, const Action& made) const {
+  const auto offset = table()[made.place];
+  if (offset == 0) return;  // opened in this very slot
+  auto* object = object_at(offset);
+  const auto& cell = object->cells()[made.sequence % object->window];
+  journal.remember(&cell, sizeof cell);
+  if (cell.length > sizeof cell.payload) {
+    const auto stored = payload_of(cell).payload;
+    journal.remember(stored.data(), stored.size());
+  }
 }
 
 void Sessions::store(Transaction& tx, const Action& made, std::uint8_t status,

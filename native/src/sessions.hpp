@@ -101,6 +101,9 @@ class Sessions {
   void plan(std::uint64_t slot, std::uint32_t index, const Entry& entry,
             std::vector<Action>& actions);
 
+  // What store() is about to overwrite.
+  void remember(Journal& journal, const Action& action) const;
+
   // Second pass. store() for kRun, stored() for kDuplicate, open() and close() for those; touch()
   // for whatever else has `touches`.
   void store(Transaction& tx, const Action& action, std::uint8_t status, std::string_view payload);

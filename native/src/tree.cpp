@@ -168,6 +168,7 @@ void Tree::overwrite(Transaction& tx, Leaf* leaf, std::string_view value) {
   leaf->value_length = static_cast<std::uint32_t>(value.size());
   std::memcpy(reinterpret_cast<char*>(leaf + 1) + leaf->key_length, value.data(), value.size());
   leaf->crc = crc_of(*leaf);
+  tx.written(leaf, leaf->size());
 }
 
 // The pointer that leads to `leaf`, and the one that leads to the branch that has it.
@@ -205,8 +206,7 @@ void Tree::count_items(Transaction& tx, std::uint64_t count) {
 void Tree::put(Transaction& tx, const Leaf* found, std::string_view key, std::string_view value) {
   if (watchers_ != nullptr && watchers_->any()) watchers_->item(*root_, key, found, value);
   if (found != nullptr) {
-    const auto capacity = found->value_capacity;
-    if (value.size() <= capacity && capacity <= 4 * value.size() + 64) {
+    if (fits(*found, value.size())) {
       overwrite(tx, const_cast<Leaf*>(found), value);
       return;
     }

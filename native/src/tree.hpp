@@ -26,6 +26,7 @@ struct Leaf {
 
   std::string_view key() const;
   std::string_view value() const;
+  std::size_t size() const { return sizeof *this + key_length + value_length; }
 };
 static_assert(sizeof(Leaf) == 16);
 
@@ -57,6 +58,11 @@ class Tree {
 
   // Inserts or replaces. `found` is what find(key) returned just before.
   void put(Transaction& tx, const Leaf* found, std::string_view key, std::string_view value);
+
+  // Whether put() would overwrite `found` where it is.
+  static bool fits(const Leaf& found, std::size_t value_size) {
+    return value_size <= found.value_capacity && found.value_capacity <= 4 * value_size + 64;
+  }
 
   // Removes; `found` must be what find(key) returned, not nullptr.
   void erase(Transaction& tx, const Leaf* found);

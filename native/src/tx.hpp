@@ -7,23 +7,19 @@
 #include <string>
 
 #include "error.hpp"
+#include "journal.hpp"
 
 namespace mpaxos {
 
-// Begins in the constructor; unless commit() returned, the destructor aborts: all changes of
-// added ranges are undone. Never nested, never held across a return to Python.
+// Unless commit() returned, the destructor aborts: all changes of added ranges are undone. Never
+// nested, never held across a return to Python. What the slot's journal holds needs no transaction
+// of libpmemobj: that begins with the first range or allocation that is not held.
 class Transaction {
  public:
-  explicit Transaction(PMEMobjpool* pool) {
-    invariant(pmemobj_tx_stage() == TX_STAGE_NONE, "a transaction inside a transaction");
-    // The parameter list ends with TX_PARAM_NONE; NULL jump buffer: errors come back as codes.
-    if (pmemobj_tx_begin(pool, nullptr, TX_PARAM_NONE) != 0) {
-      pmemobj_tx_end();
-      fail("begin");
-    }
-    pmemobj_tx_set_failure_behavior(POBJ_TX_FAILURE_RETURN);
-  }
+  explicit Transaction(PMEMobjpool* pool, const Journal* journal = nullptr)
+      : pool_(pool), journal_(journal) {}
   ~Transaction() {
+    if (!begun_) return;
     if (pmemobj_tx_stage() == TX_STAGE_WORK) pmemobj_tx_abort(ECANCELED);
     if (pmemobj_tx_stage() != TX_STAGE_NONE) pmemobj_tx_end();
   }
@@ -32,15 +28,21 @@ class Transaction {
 
   // The old contents of [data, data + size) are restored if this transaction does not commit.
   void add(void* data, std::size_t size) {
+    if (journal_ == nullptr || !journal_->holds(data)) snapshot(data, size);
+  }
+  // To be called when what was added is changed.
+  void written(const void* data, std::size_t size) const {
+    if (journal_ != nullptr && journal_->holds(data)) journal_->written(data, size);
+  }
+  // add() for what the journal must not answer for alone.
+  void snapshot(void* data, std::size_t size) {
+    begin();
     if (pmemobj_tx_xadd_range_direct(data, size, POBJ_XADD_NO_ABORT) != 0) fail("add a range to");
   }
-  // For memory whose old contents nobody needs (fresh or unreachable): flushed at commit only.
-  void add_fresh(void* data, std::size_t size) {
-    const auto flags = POBJ_XADD_NO_ABORT | POBJ_XADD_NO_SNAPSHOT;
-    if (pmemobj_tx_xadd_range_direct(data, size, flags) != 0) fail("add a range to");
-  }
+  bool begun() const { return begun_; }
   // Uninitialised memory; its flush at commit is included.
   PMEMoid allocate(std::size_t size) {
+    begin();
     const PMEMoid oid = pmemobj_tx_xalloc(size, 0, POBJ_XALLOC_NO_ABORT);
     if (OID_IS_NULL(oid)) {
       throw Error(ErrorKind::kStorageFull,
@@ -50,9 +52,11 @@ class Transaction {
     return oid;
   }
   void release(PMEMoid oid) {
+    begin();
     if (pmemobj_tx_xfree(oid, POBJ_XFREE_NO_ABORT) != 0) fail("free in");
   }
   void commit() {
+    if (!begun_) return;
     pmemobj_tx_commit();
     const bool committed = pmemobj_tx_stage() == TX_STAGE_ONCOMMIT;
     const int error = pmemobj_tx_end();
@@ -60,10 +64,25 @@ class Transaction {
   }
 
  private:
+  void begin() {
+    if (begun_) return;
+    invariant(pmemobj_tx_stage() == TX_STAGE_NONE, "a transaction inside a transaction");
+    // The parameter list ends with TX_PARAM_NONE; NULL jump buffer: errors come back as codes.
+    if (pmemobj_tx_begin(pool_, nullptr, TX_PARAM_NONE) != 0) {
+      pmemobj_tx_end();
+      fail("begin");
+    }
+    begun_ = true;
+    pmemobj_tx_set_failure_behavior(POBJ_TX_FAILURE_RETURN);
+  }
   [[noreturn]] static void fail(const char* what) {
     throw Error(ErrorKind::kStorageFull,
                 std::string("cannot ") + what + " a transaction: " + pmemobj_errormsg());
   }
+
+  PMEMobjpool* pool_;
+  const Journal* journal_;
+  bool begun_ = false;
 };
 
 }  // namespace mpaxos

@@ -46,7 +46,7 @@ def run(
     ] = None,
     images: Annotated[
         int, typer.Option(help="budget for all together; 0: all combinations up to twelve lines")
-    ] = 200_000,
+    ] = 100_000,
     seed: SEED = 0,
     length: LENGTH = 1.0,
     jobs: JOBS = CORES,

@@ -23,6 +23,10 @@ from tests.crash.record import Recording
 from tests.crash.replica import SIZE, Create, Reopen, Replica, View
 from tests.crash.shim import Event, Kind, Shim, read_trace
 
+POSITION = 6
+"""Where the audit's list of bytes that count has the applied position: header, promise, four
+words, and then this."""
+
 NESTED_BUDGET = 12
 """Images of each crash point of a recovery that is itself crashed."""
 
@@ -381,9 +385,15 @@ class Checker:
         with self._image(self.base, [(offset, patch)]):
             try:
                 self.replica.open()
-                self.replica.view()
+                view = self.replica.view()
             except StorageError:
                 return
             except Exception as error:
                 raise Wrong(f"damage ends in {type(error).__name__}: {error}") from error
+        with self._image(self.base, []):
+            self.replica.open()
+            at, length = self.shim.audit()[1][POSITION]
+        # A slot that was being applied when the applied position was damaged is taken back.
+        allowed = self.recording.allowed(self.recording.events[case.event])
+        if not at <= offset < at + length or all(map(view.difference, allowed)):
             raise Wrong("a flipped bit was not noticed")

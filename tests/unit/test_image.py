@@ -386,7 +386,7 @@ def test_other_limits_are_refused(directory: Path) -> None:
 
 
 def test_a_pool_too_small_is_full_and_nothing_else(directory: Path) -> None:
-    engine = Engine(image_world.make(directory / "a", state_limit=20 << 20))
+    engine = Engine(image_world.make(directory / "a", size=32 << 20, state_limit=20 << 20))
     session = opened(engine)
     for i in range(10):
         put_all(engine, session, 1 + i, {f"k{i}": bytes(1 << 20)})

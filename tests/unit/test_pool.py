@@ -298,11 +298,11 @@ def test_a_newer_format_is_refused_as_such(path: Path) -> None:
     make(path)
     image = path.read_bytes()
     at = locate(image, b"mPaxPool") + 8
-    assert image[at] == 2
+    assert image[at] == 3
     with path.open("r+b") as file:
         file.seek(at)
-        file.write(b"\3")
-    with pytest.raises(StorageVersion, match="format 3"):
+        file.write(b"\4")
+    with pytest.raises(StorageVersion, match="format 4"):
         reopen(path)
 
 
