@@ -109,7 +109,7 @@ class SimStore:
         self.records.clear()
         self._images.clear()
         self._used = 0
-        self.truncated_upto = self._applied()[0].slot
+        self.truncated_upto = 0
         if promise:
             self.promised = ZERO_BALLOT
             self._promise_image = sealed(_PROMISE.pack(*ZERO_BALLOT))

@@ -237,7 +237,10 @@ class World:
         self._planned.pop(node.id, None)
         self.network.disconnect(node.id)
         node.lost |= self.plan.durability == "none"
-        self.after(self.rng.randrange(1, 3 * self.plan.pace) * MILLISECOND, self.restart, node)
+        # One that forgets is often back before its last words have arrived.
+        soon = self.plan.transfers and self.rng.random() < 0.5
+        longest = 20 if soon else 3 * self.plan.pace
+        self.after(self.rng.randrange(1, longest) * MILLISECOND, self.restart, node)
 
     def stopped(self, node: Node, error: StorageError) -> None:
         """`node` stops by itself: a state that cannot be right, or no room, is not gone on with."""
