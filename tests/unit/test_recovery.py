@@ -327,12 +327,17 @@ def test_a_promise_of_a_forgotten_life_does_not_count(noted: bool) -> None:
 @pytest.mark.parametrize("what", ["view", "epoch"])
 def test_lost_records_are_not_told_as_if_there_had_been_none(what: str) -> None:
     """A candidate that missed slots 1 to 3 must not find them free."""
-    world, _leader, others = led(3)
+    world, leader, others = led(3, 0)
     victim, candidate = others
+    world.kill(candidate)  # so that nobody truncates
+    for n in range(1, 4):
+        world.put(leader, n)
+        world.settle()
+    world.restart(candidate)
     world.come_back(victim, what)
-    world.run(100)
-    assert world.replicas[victim].role == "follower"
-    world.take()
+    world.settle()
+    assert world.replicas[victim].role == "follower" and world.logs[victim].applied.slot == 3
+    assert world.logs[victim].truncated_upto == 0
     output = world.tell(victim, candidate, m.Prepare(ballot(f"9.{candidate}"), 2))
     [promise] = [e.message for e in output.messages]
     assert isinstance(promise, m.Promise)

@@ -93,7 +93,9 @@ def draw_plan(rng: random.Random, memory: random.Random, replicas: int, durabili
         window=rng.choice([1, 2, 4, 16]),
         max_apply_lag=rng.choice([4, 32, 512]),
         # With a replica lost for ever, another one must never be too far behind.
-        log_size=1 << 20 if rot else rng.choice([8 << 10, 32 << 10, 256 << 10]),
+        log_size=1 << 20
+        if rot or durability == "none"
+        else rng.choice([8 << 10, 32 << 10, 256 << 10]),
         state_limit=rng.choice([1 << 30, 1 << 30, 4096]),
         max_sessions=rng.choice([3, 6, 6]),
         rot=rot,
