@@ -39,6 +39,8 @@ def test_many_seeds() -> None:
         assert len(some) > SEEDS // 6, f"{durability} is seldom drawn"
         assert (sum(r.recoveries for r in some) > len(some) // 20) == (durability != "none")
     assert sum(r.acknowledged for r in reports) > 8 * SEEDS
+    still = [r for r in reports if r.stood_still]
+    assert len(still) > SEEDS // 200 and {r.durability for r in still} == {"view", "epoch"}
     print(
         f"{SEEDS} schedules, {sum(r.decided for r in reports)} slots decided, "
         f"{sum(r.recoveries for r in reports)} recoveries of lost memory, faults: {struck}"

@@ -39,7 +39,7 @@ class Nemesis:
             self.full_storage,
         ]
         plan = world.plan
-        if plan.durability not in ("pmem", "disk"):
+        if plan.durability not in ("pmem", "disk") and not plan.reckless:
             self._faults.remove(self.crash_all)  # more than the setting bears
         self._faults += [self.rot] * plan.rot + [self.replace] * (2 * plan.replaces)
         if plan.transfers:
