@@ -61,9 +61,14 @@ class Plan(msgspec.Struct, frozen=True):
     safety may break."""
 
     @property
+    def forgets(self) -> bool:
+        """Some replica may come back with less than it knew."""
+        return self.durability in FORGETFUL or self.replaces
+
+    @property
     def transfers(self) -> bool:
         """A replica that nobody's log can help gets the state of another one."""
-        return self.durability in FORGETFUL or self.replaces
+        return self.forgets
 
 
 class Report(msgspec.Struct):
@@ -246,7 +251,7 @@ class World:
         self.network.disconnect(node.id)
         node.lost |= self.plan.durability == "none"
         # One that forgets is often back before its last words have arrived.
-        soon = self.plan.transfers and self.rng.random() < 0.5
+        soon = self.plan.forgets and self.rng.random() < 0.5
         longest = 20 if soon else 3 * self.plan.pace
         self.after(self.rng.randrange(1, longest) * MILLISECOND, self.restart, node)
 
