@@ -125,6 +125,12 @@ class Recovered(msgspec.Struct, frozen=True):
     """Free bytes of the log."""
     log_size: int
     """Capacity of the log in bytes."""
+    life: int = 1
+    """The life that this start belongs to; grows whenever something was forgotten."""
+    lives: tuple[int, ...] = ()
+    """The newest known life of each replica, by id; empty: all are in their first one."""
+    recovering: bool = False
+    """Something that was promised or accepted may be forgotten: see mpaxos.core.recovery."""
 
 
 def majority(replicas: int) -> int:

@@ -37,7 +37,13 @@ class Nemesis:
             self.resign,
             self.slow_storage,
             self.full_storage,
-        ] + [self.rot] * world.plan.rot
+        ]
+        plan = world.plan
+        if plan.durability not in ("pmem", "disk") and not plan.reckless:
+            self._faults.remove(self.crash_all)  # more than the setting bears
+        self._faults += [self.rot] * plan.rot + [self.replace] * (2 * plan.replaces)
+        if plan.forgets:
+            self._faults += [self.crash_after_vote] * 2 + [self.stand] + [self.ambush] * 4
 
     def strike(self) -> None:
         """One fault now, the next one later."""
@@ -64,7 +70,7 @@ class Nemesis:
             node.store.full = False
             node.store.delay = 0
             if node.alive:
-                node.plane.crash_on_send = False
+                node.plane.crash_on_send = node.plane.crash_after_vote = False
                 node.machine.crash_in = None
                 self._world.wake(node)
             else:
@@ -73,7 +79,7 @@ class Nemesis:
     # -- faults ---------------------------------------------------------------------------
 
     def crash(self) -> None:
-        if (node := self._victim()) is not None:
+        if (node := self._victim()) is not None and node.may_crash():
             self._world.crash(node, "killed")
 
     def crash_in_write(self) -> None:
@@ -84,6 +90,33 @@ class Nemesis:
         if (node := self._victim()) is not None:
             node.plane.crash_on_send = True
 
+    def crash_after_vote(self) -> None:
+        """The next one whose vote is on its way forgets it, or would if it could."""
+        if (node := self._victim()) is not None:
+            node.plane.crash_after_vote = True
+
+    def stand(self) -> None:
+        """A replica seeks votes whatever it hears."""
+        if (node := self._victim()) is not None:
+            node.stand()
+
+    def ambush(self) -> None:
+        """A candidate reaches one voter, which dies of its vote; what a promise is worth shows when
+        the candidate meets the others again."""
+        world, rng = self._world, self._world.rng
+        living = [n for n in world.nodes if n.alive and not n.replica.is_leader]
+        if len(living) < 2:
+            return
+        candidate, voter = rng.sample(living, 2)
+        self.heal()
+        self._cut_off(candidate.id)
+        world.network.cuts -= {(candidate.id, voter.id), (voter.id, candidate.id)}
+        candidate.stand()
+        voter.plane.crash_after_vote = True
+        if rng.random() < 0.7:
+            world.after(rng.randrange(2, 6) * MILLISECOND, self._cut_off, candidate.id)
+        world.after(rng.randrange(20, 600) * MILLISECOND, self._let_in, candidate.id)
+
     def crash_in_apply(self) -> None:
         if (node := self._victim()) is not None:
             node.machine.crash_in = self._world.rng.choice(["begun", "applied"])
@@ -92,6 +125,15 @@ class Nemesis:
         for node in self._world.nodes:
             if node.alive:
                 self._world.crash(node, "all killed")
+
+    def replace(self) -> None:
+        """A replica loses all it had, and an empty one takes its place; a majority is spared."""
+        world = self._world
+        node = world.rng.choice(world.nodes)
+        if not node.lost and world.may_forget(node):
+            if node.alive:
+                world.crash(node, "replaced by an empty one")
+            node.replace()
 
     def partition(self) -> None:
         rng, n = self._world.rng, self._world.plan.replicas

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from copy import deepcopy
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mpaxos.core.messages import Envelope
-from mpaxos.core.output import Decided, Event, LocalBatch, LocalReads, Output, ReadReady, Resign
+from mpaxos.core.messages import Accepted, Envelope, Promise, TakeOver
+from mpaxos.core.output import (
+    Decided,
+    Event,
+    LocalBatch,
+    LocalReads,
+    Output,
+    ReadReady,
+    Received,
+    Resign,
+)
 from mpaxos.core.sessions import OPEN, OPENED, QUERY, REFUSED, Entry
 from mpaxos.core.settings import Settings
 from mpaxos.core.types import Mark, ReplicaId, Slot
@@ -40,6 +50,7 @@ class SimPlane:
         self._sessions: dict[int, Client] = {}
         self._tokens: dict[int, Client] = {}
         self.crash_on_send = False
+        self.crash_after_vote = False
 
     def arrive(self, event: Event) -> None:
         self._inbox.append(event)
@@ -72,11 +83,16 @@ class SimPlane:
         return SimBatch(self._node.id, self._incarnation, self._batches, entries)
 
     def send(self, messages: list[Envelope]) -> None:
-        if self.crash_on_send:
+        if self.crash_on_send and self._node.may_crash():
             raise Crash("after its writes and before its messages")
         self._world.checker.sending(self._node, messages)
         for envelope in messages:
             self._world.network.send(self._node.id, envelope, self._node.store.busy)
+        if self.crash_after_vote and any(
+            isinstance(envelope.message, Promise | Accepted) for envelope in messages
+        ):
+            self.crash_after_vote = False
+            self._node.forget_vote()
 
     def deliver(self, replies: Any) -> None:
         for session, sequence, status, payload in replies.entries():
@@ -116,12 +132,13 @@ class SimMachine:
         self.crash_in: str | None = None
 
     def apply(self, slot: Slot, time: int, batch: Any, /) -> Any:
-        if self.crash_in == "begun":
+        crash_in = self.crash_in if self._node.may_crash() else None
+        if crash_in == "begun":
             self._node.engine.begin(slot, time, batch)
             raise Crash("in the middle of a slot")
         replies = self._host.apply(slot, time, batch)
         self._world.checker.applied(Mark(*self._node.engine.mark))
-        if self.crash_in == "applied":
+        if crash_in == "applied":
             raise Crash("after a slot was applied and before its replies")
         return replies
 
@@ -181,22 +198,28 @@ class Node:
         self.alive = False
         self.lost = False
         """Its store is damaged: it never comes back."""
+        self.transferring = False
+        """The state of another replica is on its way."""
         self.frozen_until = 0
         self.recovered_slot: Slot = 0
         plan = world.plan
-        self.engine = MemoryEngine(
-            SimReplies, max_sessions=plan.max_sessions, max_reply_slots=8 * plan.max_sessions
-        )
-        self.store = SimStore(plan.log_size, self._applied)
-        self.store.on_record = partial(world.checker.recorded, id, self.store)
         self._world = world
+        self.engine = self._empty_engine()
+        self.store = SimStore(plan.log_size, self._applied, plan.durability)
+        self.store.may_die = self.may_crash
+        self.store.on_record = partial(world.checker.recorded, id, self.store)
         self._rate = 16
         self._offset = 0
 
-    def start(self) -> None:
-        """Begin a life with what the store and the machine kept. Raises StorageCorrupt."""
+    def start(self, *, reloaded: bool = False) -> None:
+        """Begin a life with what the store and the machine kept. `reloaded`: without a crash
+        before it, so that nothing was forgotten. Raises StorageCorrupt."""
         world, rng = self._world, self._world.rng
         self.life += 1
+        if not reloaded:
+            if self.store.life and not world.plan.keeps_state:
+                self.engine = self._empty_engine()
+            self.store.begin_life()
         self.frozen_until = 0
         self._rate = rng.choice(world.plan.clock_rates)
         self._offset = rng.randrange(1 << 40)
@@ -266,6 +289,46 @@ class Node:
         """The process is gone."""
         self.alive = False
         self.engine.abandon()
+
+    @property
+    def remembers(self) -> bool:
+        """What it promised and accepted is still there, now or when it is back."""
+        if self.lost or self.store.recovering:
+            return False
+        return self.alive or self.store.durability in ("pmem", "disk")
+
+    def may_crash(self) -> bool:
+        """Does the setting bear that this replica crashes now?"""
+        if self._world.plan.reckless or self.store.durability in ("pmem", "disk"):
+            return True
+        return self._world.may_forget(self)
+
+    def replace(self) -> None:
+        """All it had is gone; an operator lets an empty one begin under its id."""
+        self.engine = self._empty_engine()
+        self.store.replace()
+
+    def forget_vote(self) -> None:
+        """Die in the worst moment, and lose as much as the setting allows. Raises Crash."""
+        if self._world.plan.replaces and self._world.may_forget(self):
+            self.replace()
+            raise Crash("after its vote was sent, and is replaced by an empty one")
+        if self.may_crash():
+            raise Crash("after its vote was sent")
+
+    def stand(self) -> None:
+        """Seek votes at once."""
+        self.loop.inject(Received(self.id, TakeOver(self.replica.ballot)))
+
+    def install(self, source: Node) -> None:
+        """Take over the state of another replica, as a state transfer does, and reload."""
+        self.engine = deepcopy(source.engine)
+        self.store.installed(self.engine.mark[0])
+        self.start(reloaded=True)
+
+    def _empty_engine(self) -> MemoryEngine:
+        sessions = self._world.plan.max_sessions
+        return MemoryEngine(SimReplies, max_sessions=sessions, max_reply_slots=8 * sessions)
 
     def resign(self) -> None:
         self.loop.inject(Resign())
