@@ -60,11 +60,27 @@ class LogRoom(msgspec.Struct):
     free: int
 
 
+class Snapshotted(msgspec.Struct):
+    """A snapshot of the state at slot `upto` is durable: the log may be truncated that far."""
+
+    upto: Slot
+
+
 class Resign(msgspec.Struct):
     """An operator asks: hand the leadership to another replica if we hold it."""
 
 
-Event = Received | PeerUp | PeerDown | LocalBatch | LocalReads | Applied | LogRoom | Resign
+Event = (
+    Received
+    | PeerUp
+    | PeerDown
+    | LocalBatch
+    | LocalReads
+    | Applied
+    | LogRoom
+    | Snapshotted
+    | Resign
+)
 
 # ------------------------------------------------------------------ output
 
@@ -78,7 +94,8 @@ class WriteRecord(msgspec.Struct):
 
 
 class Truncate(msgspec.Struct):
-    """Records of slots up to `upto` are not needed any more. Always at most the applied slot."""
+    """Records of slots up to `upto` are not needed any more. Always at most the applied slot, and
+    the slot of the newest snapshot where the state is durable only in snapshots."""
 
     upto: Slot
 
