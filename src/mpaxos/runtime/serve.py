@@ -17,6 +17,7 @@ from mpaxos.core.output import Snapshotted
 from mpaxos.core.replica import Replica
 from mpaxos.net.plane import Notice
 from mpaxos.runtime import assemble
+from mpaxos.runtime.held import DurableWatch
 from mpaxos.runtime.loop import Loop
 from mpaxos.runtime.service import load_service
 from mpaxos.runtime.status import Status
@@ -98,6 +99,10 @@ class Process:
             self._applier,
             on_admin=self._status.answer,
             on_notice=_log_notice,
+            later=memory.later,
+        )
+        self._watch = (
+            None if memory.later is None else DurableWatch(memory.later.fileno(), self._plane.wake)
         )
         self._status.loop = self._loop
         self._last_view: tuple[int | None, bool] = (-1, False)
@@ -131,6 +136,7 @@ class Process:
                     self._loop.inject(Snapshotted(taken.mark.slot))
             self._status.after_turn()
             self._log_changes()
+        self._loop.finish()
         log.info("stopped on request")
 
     def __enter__(self) -> Process:
@@ -138,6 +144,8 @@ class Process:
 
     def __exit__(self, *exc: object) -> None:
         self._plane.close()
+        if self._watch is not None:
+            self._watch.close()
         if self._applier.stop(PATIENCE):
             if self._snapshotter is not None:
                 self._snapshotter.close()
