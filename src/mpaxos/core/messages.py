@@ -33,6 +33,8 @@ class Promise(Message, tag="promise"):
     truncated_upto: Slot
     accepted: list[tuple[Slot, Ballot]]
     values: list[Value] = []
+    lives: list[int] = []
+    """The newest life of each replica, by id, that the sender knows; its own among them."""
 
 
 class Accept(Message, tag="accept"):
@@ -134,6 +136,26 @@ class TakeOver(Message, tag="takeover"):
     ballot: Ballot
 
 
+class Recover(Message, tag="recover"):
+    """The sender has forgotten votes, is in a new `life` and asks what it must know to take part
+    (Konczak et al., "Recovery Algorithms for Paxos-based State Machine Replication")."""
+
+    life: int
+
+
+class RecoverReply(Message, tag="recovered"):
+    """Answer to the Recover of `life`."""
+
+    life: int
+    promised: Ballot
+    leads: bool
+    """The sender leads the ballot `promised`."""
+    log_end: Slot
+    """If so, the last slot it has proposed, or must propose; else 0."""
+    decided_upto: Slot
+    lives: list[int]
+
+
 AnyMessage = (
     Prepare
     | Promise
@@ -150,6 +172,8 @@ AnyMessage = (
     | ReadIndexRequest
     | ReadIndexReply
     | TakeOver
+    | Recover
+    | RecoverReply
 )
 
 VALUE_CARRIERS = (Promise, Accept, Forward, CatchupReply)
