@@ -13,6 +13,7 @@ from mpaxos.cli import kv
 from mpaxos.cli.bench import bench
 from mpaxos.cli.errors import report
 from mpaxos.config import ClusterConfig, example, from_dict, load
+from mpaxos.config.durability import SURVIVES
 from mpaxos.errors import ConfigError, InvariantViolated, MpaxosError
 from mpaxos.version import __version__
 
@@ -78,12 +79,21 @@ def cluster_new(
     name: Annotated[str, typer.Option(help="What to call the cluster.")] = "demo",
     replicas: Annotated[int, typer.Option(help="1, 3, 5 or 7.")] = 3,
     service: Annotated[str, typer.Option(help="module:Class")] = "mpaxos.services.kv:KeyValue",
+    durability: Annotated[
+        str, typer.Option(help="pmem, disk, view, epoch or none: see docs/durability.md.")
+    ] = "pmem",
+    machine: Annotated[
+        str | None,
+        typer.Option(help="persistent (with pmem only) or volatile; default: what suits."),
+    ] = None,
 ) -> None:
     """Write an example cluster file with a fresh cluster id.
 
     mpaxos cluster new cluster.toml --name bank --service bank:Bank
+
+    mpaxos cluster new cluster.toml --durability disk
     """
-    text = example(name, replicas=replicas, service=service)
+    text = example(name, replicas=replicas, service=service, durability=durability, machine=machine)
     from_dict(tomllib.loads(text), where="arguments")
     try:
         with file.open("x") as output:
@@ -102,10 +112,11 @@ def init(
     all_replicas: Annotated[bool, typer.Option("--all", help="All replicas: on one host.")] = False,
     setting: SetOption = None,
 ) -> None:
-    """Make the data of a replica: its pool and a marker of cluster and replica.
+    """Make the data of a replica, as its durability asks, and a marker of cluster and replica.
 
     Done once in the life of a replica, before its first `serve`. What exists is never touched: a
-    replica that lost its data must not come back empty under its id.
+    replica that lost its data must not come back empty under its id. Room for the log, and for
+    the state where it is persistent, is reserved now: a full device shows here and not later.
 
     mpaxos init -c cluster.toml --replica 0
     """
@@ -117,7 +128,10 @@ def init(
     numbers = [entry.id for entry in config.replicas] if replica is None else [replica]
     for number in numbers:
         initialise(config, number)
-        print(f"replica {number}: {config.directory(number)} is ready")
+        print(
+            f"replica {number}: {config.directory(number)} is ready (durability "
+            f"{config.durability}, {config.machine} machine: {SURVIVES[config.durability]})"
+        )
 
 
 @app.command()
