@@ -10,6 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from mpaxos.core.messages import AnyMessage, Envelope
+from mpaxos.core.transfer_io import TransferEvent, TransferStep
 from mpaxos.core.types import Ballot, Batch, Instant, Mark, Record, ReplicaId, Slot, Value
 
 # ------------------------------------------------------------------ events
@@ -64,7 +65,17 @@ class Resign(msgspec.Struct):
     """An operator asks: hand the leadership to another replica if we hold it."""
 
 
-Event = Received | PeerUp | PeerDown | LocalBatch | LocalReads | Applied | LogRoom | Resign
+Event = (
+    Received
+    | PeerUp
+    | PeerDown
+    | LocalBatch
+    | LocalReads
+    | Applied
+    | LogRoom
+    | Resign
+    | TransferEvent
+)
 
 # ------------------------------------------------------------------ output
 
@@ -109,6 +120,8 @@ class Output(msgspec.Struct):
     """3. In slot order, no gaps, once per incarnation."""
     reads: list[ReadReady] = []
     """4. Answered once applied that far."""
+    transfer: list[TransferStep] = []
+    """5. Parts of a state transfer; their results come back as events."""
     wake_at: Instant = 0
     """Call step again then, at the latest."""
     room: int = 0

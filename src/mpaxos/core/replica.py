@@ -27,6 +27,8 @@ from mpaxos.core.marks import Marks
 from mpaxos.core.outbox import Outbox
 from mpaxos.core.reads import ReadQueue
 from mpaxos.core.settings import Settings
+from mpaxos.core.state_source import StateSource
+from mpaxos.core.transfer import StateTarget
 from mpaxos.core.turn import Turn
 from mpaxos.core.types import (
     Ballot,
@@ -71,6 +73,8 @@ class Replica:
         self._learner = Learner(settings, recovered, self._acceptor, self._on_decided)
         self._election = Election(settings, self._acceptor, self._learner, rng)
         self._catchup = Catchup(settings, self._acceptor, self._learner, rng)
+        self.state_target = StateTarget(settings, self._catchup, self._learner)
+        self.state_source = StateSource(settings, lambda: self.state_target.active)
         self._marks = Marks(settings)
         self._reads = ReadQueue(settings, incarnation)
         self._leadership: Leadership | None = None
@@ -92,7 +96,11 @@ class Replica:
             m.ReadIndexRequest: self._on_read_index_request,
             m.ReadIndexReply: self._on_read_index_reply,
             m.TakeOver: self._on_take_over,
+            m.StateRequest: self.state_source.on_request,
+            m.StateChunk: self.state_target.on_chunk,
+            m.StateRefused: self.state_target.on_refused,
         }
+        self._transfer_events = self.state_target.events | self.state_source.events
 
     # -- views for people and metrics ------------------------------------------------------
 
@@ -185,6 +193,8 @@ class Replica:
                     self._election.leader_down(turn.now)
             case o.Resign():
                 self._resign(turn)
+            case _:
+                self._transfer_events[type(event)](turn, event)
 
     def _lead_or_follow(self, turn: Turn) -> None:
         if self._leadership is not None and not self._leadership.has_quorum(turn.now):
@@ -201,6 +211,8 @@ class Replica:
                 self._reads.ask(turn, self.leader)
             connected = [peer for peer in self._peers if self.connected[peer]]
             self._catchup.request(turn, connected, self.leader, self.applied_upto)
+            self.state_target.tick(turn, connected, self.leader)
+        self.state_source.tick(turn)
 
     def _run_leadership(self, turn: Turn, leadership: Leadership) -> None:
         leadership.propose(turn, turn.now + self._epoch, self.applied_upto)
@@ -412,7 +424,7 @@ class Replica:
         wake = now + self.settings.heartbeat
         if self._leadership is not None:
             return max(now, min(wake, self._leadership.wake_at()))
-        times = [self._election.wake_at(), self._catchup.wake_at(now)]
+        times = [self._election.wake_at(), self._catchup.wake_at(now), self.state_target.wake_at()]
         if self.leader is not None:
             times += [self._outbox.wake_at(), self._reads.wake_at()]
         for time in times:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mpaxos.core.messages import AnyMessage, Envelope
 from mpaxos.core.output import Decided, Output, ReadReady, Truncate, WritePromise, WriteRecord
+from mpaxos.core.transfer_io import TransferStep
 from mpaxos.core.types import Ballot, Batch, Instant, Record, ReplicaId, Slot, Value
 
 
@@ -14,7 +15,7 @@ class Turn:
 
     def __init__(self, now: Instant, peers: tuple[ReplicaId, ...]) -> None:
         self.now = now
-        self.output = Output(writes=[], messages=[], decided=[], reads=[])
+        self.output = Output(writes=[], messages=[], decided=[], reads=[], transfer=[])
         self.written = 0
         """Bytes of log that this turn's records will take, an upper bound."""
         self._peers = peers
@@ -42,3 +43,6 @@ class Turn:
 
     def read_ready(self, batch: Batch, slot: Slot) -> None:
         self.output.reads.append(ReadReady(batch, slot))
+
+    def transfer(self, step: TransferStep) -> None:
+        self.output.transfer.append(step)

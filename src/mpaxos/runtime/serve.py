@@ -20,9 +20,12 @@ from mpaxos.net.adapter import NativePlane
 from mpaxos.net.plane import Notice
 from mpaxos.runtime.applier import Applier, InlineApplier, Machine, NativeMachine, ThreadedApplier
 from mpaxos.runtime.loop import Loop
+from mpaxos.runtime.pool_sink import PoolSink, switch_store
 from mpaxos.runtime.service import load_service
 from mpaxos.runtime.status import Status
-from mpaxos.storage.directory import ReplicaDirectory, open_directory
+from mpaxos.runtime.transfer import Transfers
+from mpaxos.runtime.transfer_report import TransferReport
+from mpaxos.storage.directory import POOL, ReplicaDirectory, open_directory
 from mpaxos.storage.pmem import PmemStore
 
 log = logging.getLogger("mpaxos")
@@ -39,12 +42,28 @@ def serve(config: ClusterConfig, number: int) -> int:
     """
     started = _process_start()
     _start_logging(number)
-    with (
-        open_directory(config.directory(number), config.cluster_id, number) as directory,
-        Process(config, number, directory, started) as process,
-    ):
-        process.run()
+    with open_directory(config.directory(number), config.cluster_id, number) as directory:
+        again = True
+        while again:
+            finish_switch(directory)
+            with Process(config, number, directory, started) as process:
+                again = process.run()
+            # A life ended with a switch to another store: the next one begins at once.
+            gc.unfreeze()
     return 0
+
+
+def finish_switch(directory: ReplicaDirectory) -> None:
+    """Switch to a state that was received completely before this process could do it."""
+    store = directory.open_store()
+    try:
+        sink = _make_sink(directory, store)
+        slot = sink.complete_at()
+        if slot is not None and slot > store.recovered().applied.slot:
+            switch_store(sink, store, slot)
+            log.info("switched to the state at slot %d that had been received", slot)
+    finally:
+        store.close()
 
 
 class Process:
@@ -70,6 +89,9 @@ class Process:
             epoch=time.time_ns() - time.monotonic_ns(),
             seed=incarnation,
         )
+        self._sink = _make_sink(directory, self._store)
+        self._transfers = Transfers(engine, self._applier, self._sink, self._plane.wake)
+        self._transfer_report = TransferReport(self._replica)
         self._status = Status(
             cluster=config.name,
             service=config.service,
@@ -79,6 +101,7 @@ class Process:
             machine=self._machine,
             applier=self._applier,
             state_digest=engine.state_digest,
+            transfer=self._transfer_report.report,
             started=started,
         )
         self._loop = Loop(
@@ -88,13 +111,16 @@ class Process:
             self._applier,
             on_admin=self._status.answer,
             on_notice=_log_notice,
+            background=self._transfers,
         )
         self._status.loop = self._loop
         self._last_view: tuple[int | None, bool] = (-1, False)
         self._turns = 0
+        self._switched = False
 
-    def run(self) -> None:
-        """Serve until a signal asks to stop."""
+    def run(self) -> bool:
+        """Serve until a signal asks to stop; True when a new life is to begin at once, because
+        another store is in the place of this one."""
 
         def stop(signum: int, frame: FrameType | None) -> None:
             self._loop.stop()
@@ -116,21 +142,34 @@ class Process:
         while not self._loop.stopping:
             self._loop.turn()
             self._status.after_turn()
+            self._transfer_report.after_turn()
             self._log_changes()
+            if self._transfers.switch is not None:
+                slot = self._transfers.switch.slot
+                if self._transfers.stop_installing():
+                    switch_store(self._sink, self._store, slot)
+                    log.info("the state at slot %d is complete: switched to it", slot)
+                    self._switched = True
+                    return True
         log.info("stopped on request")
+        return False
 
     def __enter__(self) -> Process:
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._plane.close()
-        if self._applier.stop(PATIENCE):
+        installed = self._transfers.stop_installing()
+        if self._applier.stop(PATIENCE) and installed:
+            self._transfers.close()
             self._store.close()
             return
         # A command still runs, and the pool cannot be closed under it. Ending here is a crash as
         # far as the command is concerned: it is applied again, as a whole, after the next start.
         log.warning("a command still runs after %s s: leaving without it", PATIENCE)
         logging.shutdown()
+        if self._switched:
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
         os._exit(0 if exc[0] is None else 1)
 
     def _log_changes(self) -> None:
@@ -145,8 +184,7 @@ class Process:
         if replica.too_far_behind:
             log.error(
                 "the logs of all other replicas start after slot %d, the next one needed here: "
-                "this replica still votes, but it cannot catch up (its state would have to be "
-                "copied, which this version cannot do) and answers none of its clients",
+                "this replica still votes, and answers its clients once it has received the state",
                 replica.decided_upto + 1,
             )
         elif replica.is_leader:
@@ -178,6 +216,17 @@ def _make_plane(
     )
     plane.set_identity(config.name, config.service)
     return plane, NativePlane(plane)
+
+
+def _make_sink(directory: ReplicaDirectory, store: PmemStore) -> PoolSink:
+    """Where a state is installed that comes from another replica."""
+    marker = directory.marker
+    return PoolSink(
+        directory.path / POOL,
+        cluster=bytes.fromhex(marker.cluster),
+        replica=marker.replica,
+        info=store.pool.info(),
+    )
 
 
 def _make_machine(

@@ -31,9 +31,11 @@ class Status:
         machine: Machine,
         applier: Applier,
         state_digest: Callable[[], int],
+        transfer: Callable[[], dict[str, Any]],
         started: float,
     ) -> None:
-        """`started`: when this process started, seconds of time.monotonic()."""
+        """`transfer`: how far state transfers are. `started`: when this process started, seconds
+        of time.monotonic()."""
         self._cluster = cluster
         self._service = service
         self._plane = plane
@@ -42,6 +44,7 @@ class Status:
         self._machine = machine
         self._applier = applier
         self._state_digest = state_digest
+        self._transfer = transfer
         self._started = started
         self._in_step_after: float | None = None
         self._digests: list[tuple[AdminRequest, dict[str, Any]]] = []
@@ -106,6 +109,7 @@ class Status:
             "digest": f"{digest:016x}",
             "in_step": self.in_step(),
             "too_far_behind": replica.too_far_behind,
+            "transfer": self._transfer(),
             "clients": counters["connections_client"] + counters["connections_jpaxos"],
             "sessions": info.get("sessions", 0),
             "pool": {
