@@ -38,7 +38,7 @@ from mpaxos.core.transfer_io import (
     Switch,
 )
 from mpaxos.core.turn import Turn
-from mpaxos.core.types import Instant, LogReader, Recovered, ReplicaId, Slot
+from mpaxos.core.types import ZERO_BALLOT, Instant, LogReader, Recovered, ReplicaId, Slot
 
 MAX_AHEAD = 1024
 """Chunks that may wait for earlier ones; the credit bounds their bytes."""
@@ -56,7 +56,8 @@ def carried_over(recovered: Recovered, log: LogReader, slot: Slot) -> list[Write
         record = log.read(found) if found > slot else None
         if record is not None:
             writes.append(WriteRecord(record))
-    writes.append(WritePromise(recovered.promised))
+    if recovered.promised > ZERO_BALLOT:
+        writes.append(WritePromise(recovered.promised))
     return writes
 
 

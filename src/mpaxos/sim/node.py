@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mpaxos.core.messages import Envelope
 from mpaxos.core.output import Decided, Event, LocalBatch, LocalReads, Output, ReadReady, Resign
 from mpaxos.core.sessions import OPEN, OPENED, QUERY, REFUSED, Entry
-from mpaxos.core.settings import Settings
+from mpaxos.core.settings import SECOND, Settings
 from mpaxos.core.types import Mark, ReplicaId, Slot
 from mpaxos.machine.host import MachineHost
 from mpaxos.machine.memory import MemoryEngine
@@ -19,6 +19,7 @@ from mpaxos.runtime.applier import Done, InlineApplier
 from mpaxos.runtime.loop import Loop
 from mpaxos.sim.service import Ledger
 from mpaxos.sim.store import Crash, SimStore
+from mpaxos.sim.transfer import Install, SimTransfers, finish_switch
 from mpaxos.sim.values import SimBatch, SimReplies, noop
 
 if TYPE_CHECKING:
@@ -183,6 +184,8 @@ class Node:
         """Its store is damaged: it never comes back."""
         self.frozen_until = 0
         self.recovered_slot: Slot = 0
+        self.install: Install | None = None
+        """What is durable of a state that is being received."""
         plan = world.plan
         self.engine = MemoryEngine(
             SimReplies, max_sessions=plan.max_sessions, max_reply_slots=8 * plan.max_sessions
@@ -202,6 +205,7 @@ class Node:
         self._offset = rng.randrange(1 << 40)
         self.store.crash_after = None
         incarnation = rng.getrandbits(62)
+        finish_switch(world, self)
         recovered = self.store.recovered()
         world.checker.restarted(self, recovered)
         self.recovered_slot = recovered.applied.slot
@@ -222,6 +226,7 @@ class Node:
         self.plane = SimPlane(world, self, incarnation)
         slow = rng.random() < world.plan.slow_share
         self._applier = SlowApplier(self.machine, rng) if slow else InlineApplier(self.machine)
+        self.transfers = SimTransfers(world, self)
         self.loop = Loop(
             self.plane,
             self.replica,
@@ -229,6 +234,7 @@ class Node:
             WatchedApplier(world, self, self._applier),
             on_admin=lambda request: None,
             on_notice=lambda notice: None,
+            background=self.transfers,
         )
         self.alive = True
 
@@ -241,6 +247,8 @@ class Node:
             max_apply_lag=plan.max_apply_lag,
             mark_interval=4,
             catchup_slots=8,
+            state_credit=2048,
+            state_patience=2 * SECOND,
         )
 
     def clock(self) -> int:

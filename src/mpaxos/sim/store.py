@@ -63,13 +63,13 @@ class SimStore:
         self._promise_image = sealed(_PROMISE.pack(*ZERO_BALLOT))
         self._used = 0
         self._log_size = log_size
-        self._applied = applied
+        self.applied = applied
 
     def recovered(self) -> Recovered:
         self._verify_promise()
         for slot in self.records:
             self._verify(slot)
-        mark, time = self._applied()
+        mark, time = self.applied()
         return Recovered(
             promised=self.promised,
             accepted=sorted(
@@ -125,7 +125,7 @@ class SimStore:
             self._append(write.record)
         else:
             invariant(isinstance(write, Truncate), f"unknown write {write!r}")
-            invariant(write.upto <= self._applied()[0].slot, f"{write} beyond the applied slot")
+            invariant(write.upto <= self.applied()[0].slot, f"{write} beyond the applied slot")
             for slot in [slot for slot in self.records if slot <= write.upto]:
                 self._used -= self._size(self.records.pop(slot))
                 del self._images[slot]

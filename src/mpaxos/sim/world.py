@@ -26,6 +26,7 @@ from mpaxos.sim.nemesis import Nemesis
 from mpaxos.sim.network import Network
 from mpaxos.sim.node import Node
 from mpaxos.sim.store import Crash
+from mpaxos.sim.transfer import switch_store
 
 HEALED_BOUND = 30 * SECOND
 """Simulated time within which a healed cluster must have answered and agreed."""
@@ -167,6 +168,9 @@ class World:
         leader = node.replica.is_leader
         try:
             node.turn()
+            if node.transfers.switch is not None:
+                self._switch(node)
+                return
         except Crash as crash:
             self.crash(node, str(crash))
             return
@@ -178,6 +182,15 @@ class World:
         if node.replica.is_leader != leader:
             self.trace(f"node {node.id} is {node.replica.role}, ballot {node.replica.ballot}")
         self.wake(node, max(self.now + 1, node.next_turn()))
+
+    def _switch(self, node: Node) -> None:
+        """`node` has received a state: it begins a new life with it."""
+        switch_store(self, node, self.rng)
+        self.trace(f"node {node.id} switched to the state at slot {node.engine.mark[0]}")
+        node.crash()
+        self._planned.pop(node.id, None)
+        self.network.disconnect(node.id)
+        self.restart(node)
 
     def crash(self, node: Node, how: str) -> None:
         """`node` dies, and will be restarted after a while."""
@@ -252,10 +265,9 @@ class World:
         nodes = [node for node in self.nodes if not node.lost]
         if not all(node.alive for node in nodes):
             return False
-        behind = any(node.replica.too_far_behind for node in nodes)
         applied = {node.engine.mark[0] for node in nodes}
         equal = len(applied | {node.replica.decided_upto for node in nodes}) == 1
-        return (behind or equal) and any(node.replica.is_leader for node in nodes)
+        return equal and any(node.replica.is_leader for node in nodes)
 
     def _judge_end(self) -> None:
         invariant(
