@@ -21,7 +21,7 @@ from mpaxos.core import messages as m
 from mpaxos.core.types import Ballot, Mark, Value
 from mpaxos.machine.codec import pack, packed_codec
 from mpaxos.net import codec
-from mpaxos.storage.directory import FORMAT, Marker
+from mpaxos.storage.directory import FORMATS, Marker
 from tests.fuzz import targets
 from tests.unit.plane_world import PEER, PEER_HELLO, frame, peer_hello, peer_message
 
@@ -227,7 +227,7 @@ def _config() -> list[bytes]:
 
 def _marker() -> list[bytes]:
     sound = Marker(
-        format=FORMAT,
+        format=FORMATS[0],
         cluster=targets.CLUSTER.hex(),
         cluster_name="test",
         replica=targets.REPLICA,

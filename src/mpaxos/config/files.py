@@ -35,6 +35,22 @@ def is_memory(path: Path) -> bool:
     return _mount_of(path)[0] in MEMORY_TYPES
 
 
+def process_variables(durability: str, directory: Path) -> dict[str, str]:
+    """Variables that a replica's process needs from its very start.
+
+    With PYTHONHASHSEED fixed, sets and dicts of strings iterate alike on all replicas: a state
+    machine that depends on the order is wrong, but does not diverge at once. libpmem reads
+    PMEM_IS_PMEM_FORCE when it is loaded; on tmpfs a cache flush is all there is to do, and msync,
+    which it would otherwise use, costs hundreds of times more for the same effect. A scratch
+    pool is never trusted after a crash, wherever it lies, so there it does no harm; but the
+    variable is of the whole process, and beside a log that msync keeps it must not be set.
+    """
+    variables = {"PYTHONHASHSEED": "0"}
+    if durability != "pmem" or is_memory(directory):
+        variables["PMEM_IS_PMEM_FORCE"] = "1"
+    return variables
+
+
 def describe(path: Path) -> str:
     """What a directory's memory means for durability and speed, for people."""
     kind, options = _mount_of(path)

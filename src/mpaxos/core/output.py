@@ -61,6 +61,12 @@ class LogRoom(msgspec.Struct):
     free: int
 
 
+class Snapshotted(msgspec.Struct):
+    """A snapshot of the state at slot `upto` is durable: the log may be truncated that far."""
+
+    upto: Slot
+
+
 class Resign(msgspec.Struct):
     """An operator asks: hand the leadership to another replica if we hold it."""
 
@@ -73,6 +79,7 @@ Event = (
     | LocalReads
     | Applied
     | LogRoom
+    | Snapshotted
     | Resign
     | TransferEvent
 )
@@ -89,7 +96,8 @@ class WriteRecord(msgspec.Struct):
 
 
 class Truncate(msgspec.Struct):
-    """Records of slots up to `upto` are not needed any more. Always at most the applied slot."""
+    """Records of slots up to `upto` are not needed any more. Always at most the applied slot, and
+    the slot of the newest snapshot where the state is durable only in snapshots."""
 
     upto: Slot
 

@@ -79,6 +79,7 @@ class Replica:
         self._reads = ReadQueue(settings, incarnation)
         self._leadership: Leadership | None = None
         self._applied_by_all: Slot = 0
+        self._snapshot = recovered.snapshot
         self._leaderless_since: Instant | None = None
         self._handlers: dict[type, Callable[..., None]] = {
             m.Prepare: self._on_prepare,
@@ -191,6 +192,9 @@ class Replica:
                 self.connected[peer] = False
                 if peer == self.leader:
                     self._election.leader_down(turn.now)
+            case o.Snapshotted(upto=upto):
+                invariant(upto <= self.decided_upto, f"a snapshot of undecided slot {upto}")
+                self._snapshot = upto
             case o.Resign():
                 self._resign(turn)
             case _:
@@ -404,11 +408,16 @@ class Replica:
 
     def _truncate(self, turn: Turn) -> None:
         """Give up log that every replica has applied; under pressure, half of what is applied
-        here, so that a replica that is away cannot make the log overflow."""
+        here, so that a replica that is away cannot make the log overflow. Never what this replica
+        itself would need after a crash: a state that is durable only in snapshots needs the log
+        from the newest one on."""
         done = self._acceptor.truncated_upto
-        upto = min(self._applied_by_all, self.applied_upto)
+        durable = self.applied_upto
+        if self._snapshot is not None and self._snapshot < durable:
+            durable = self._snapshot
+        upto = min(self._applied_by_all, durable)
         if self._acceptor.under_pressure:
-            upto = max(upto, done + (self.applied_upto - done + 1) // 2)
+            upto = max(upto, done + (durable - done + 1) // 2)
         if upto > done:
             self._acceptor.truncate(turn, upto)
 

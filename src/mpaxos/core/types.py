@@ -125,6 +125,9 @@ class Recovered(msgspec.Struct, frozen=True):
     """Free bytes of the log."""
     log_size: int
     """Capacity of the log in bytes."""
+    snapshot: Slot | None = None
+    """The state is durable up to this slot, apart from the log, which is not truncated beyond it
+    before a newer snapshot is told of. None: what is applied is durable."""
 
 
 def majority(replicas: int) -> int:

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from mpaxos._native import ImageTarget, Pool
-from mpaxos.core.output import Write
 from mpaxos.core.transfer import carried_over
 from mpaxos.core.types import Slot
 from mpaxos.errors import MpaxosError, StorageError, invariant
+from mpaxos.storage.files import sync_directory
 from mpaxos.storage.pmem import PmemStore
+from mpaxos.storage.store import Store
 
 log = logging.getLogger("mpaxos.transfer")
 
@@ -106,21 +107,19 @@ class PoolSink:
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
 
-    def switch(self, writes: list[Write]) -> None:
+    def switch(self, store: Store, slot: Slot) -> None:
         """Raises StorageIncomplete unless an image was installed completely."""
+        recovered = store.recovered()
+        invariant(slot >= recovered.applied.slot, f"a switch back to slot {slot}")
         pool = self._reopen()
         try:
-            PmemStore(pool).write(writes)
+            PmemStore(pool).write(carried_over(recovered, store, slot))
         finally:
             pool.close()
         with open(self._new, "rb") as file:
             os.fsync(file.fileno())
         os.rename(self._new, self._path)
-        directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        sync_directory(self._path.parent)
 
     # ----------------------------------------------------------------------------------------
 
@@ -146,13 +145,3 @@ class PoolSink:
         if self._pool is not None:
             self._pool.close()
             self._pool = None
-
-
-def switch_store(sink: PoolSink, store: PmemStore, slot: Slot) -> None:
-    """Put the state at `slot` in the place of `store`, which must not be written any more.
-
-    Raises StorageError; then `store`'s pool is as it was.
-    """
-    recovered = store.recovered()
-    invariant(slot >= recovered.applied.slot, f"a switch back to slot {slot}")
-    sink.switch(carried_over(recovered, store, slot))

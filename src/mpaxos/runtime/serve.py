@@ -11,22 +11,20 @@ import sys
 import time
 from types import FrameType
 
-from mpaxos import _native
 from mpaxos._native import Batch, Engine
-from mpaxos.config import ClusterConfig, agreement
+from mpaxos.config import ClusterConfig
+from mpaxos.core.output import Snapshotted
 from mpaxos.core.replica import Replica
-from mpaxos.machine.host import MachineHost
-from mpaxos.net.adapter import NativePlane
 from mpaxos.net.plane import Notice
-from mpaxos.runtime.applier import Applier, InlineApplier, Machine, NativeMachine, ThreadedApplier
+from mpaxos.runtime import assemble
 from mpaxos.runtime.loop import Loop
-from mpaxos.runtime.pool_sink import PoolSink, switch_store
 from mpaxos.runtime.service import load_service
+from mpaxos.runtime.sinks import finish_switch, make_sink
 from mpaxos.runtime.status import Status
 from mpaxos.runtime.transfer import Transfers
 from mpaxos.runtime.transfer_report import TransferReport
-from mpaxos.storage.directory import POOL, ReplicaDirectory, open_directory
-from mpaxos.storage.pmem import PmemStore
+from mpaxos.storage.directory import ReplicaDirectory, open_directory
+from mpaxos.storage.memory import open_memory
 
 log = logging.getLogger("mpaxos")
 
@@ -42,7 +40,8 @@ def serve(config: ClusterConfig, number: int) -> int:
     """
     started = _process_start()
     _start_logging(number)
-    with open_directory(config.directory(number), config.cluster_id, number) as directory:
+    path = config.directory(number)
+    with open_directory(path, config.cluster_id, number, config) as directory:
         again = True
         while again:
             finish_switch(directory)
@@ -53,19 +52,6 @@ def serve(config: ClusterConfig, number: int) -> int:
     return 0
 
 
-def finish_switch(directory: ReplicaDirectory) -> None:
-    """Switch to a state that was received completely before this process could do it."""
-    store = directory.open_store()
-    try:
-        sink = _make_sink(directory, store)
-        slot = sink.complete_at()
-        if slot is not None and slot > store.recovered().applied.slot:
-            switch_store(sink, store, slot)
-            log.info("switched to the state at slot %d that had been received", slot)
-    finally:
-        store.close()
-
-
 class Process:
     """Everything one replica process consists of, put together. A context manager."""
 
@@ -74,30 +60,41 @@ class Process:
     ) -> None:
         incarnation = secrets.randbits(63)
         service = load_service(config.service)
-        self._store: PmemStore = directory.open_store()
-        engine = Engine(self._store.pool)
-        self._sockets, self._plane = _make_plane(config, number, incarnation)
-        self._machine, self._applier = _make_machine(
-            service, config, engine, self._plane, self._store.pool.applied_time
+        self._memory = memory = open_memory(directory, config)
+        self._store = memory.store
+        engine = Engine(memory.pool)
+        self._machine = assemble.make_machine(service, config, engine, memory.pool.applied_time)
+        assemble.catch_up_locally(memory, self._machine)
+        # From here on clients find a replica; and a port in use must not cost a life.
+        self._sockets, self._plane = assemble.make_plane(config, number, incarnation)
+        memory.lives.begin(config.durability)
+        recovered = assemble.recovered(memory)
+        memory.accept()
+        applier = assemble.make_applier(service, self._machine, self._plane)
+        self._applier = assemble.remembering(applier, memory)
+        self._snapshotter = assemble.make_snapshotter(
+            memory, engine, config, self._applier, self._plane
         )
         self._replica = Replica(
             config.settings(number),
-            self._store.recovered(),
+            recovered,
             self._store,
             incarnation=incarnation,
             make_noop=Batch.noop,
             epoch=time.time_ns() - time.monotonic_ns(),
             seed=incarnation,
         )
-        self._sink = _make_sink(directory, self._store)
-        self._transfers = Transfers(engine, self._applier, self._sink, self._plane.wake)
+        sink = make_sink(directory, memory, config)
+        self._transfers = Transfers(engine, self._applier, sink, self._plane.wake)
         self._transfer_report = TransferReport(self._replica)
         self._status = Status(
             cluster=config.name,
             service=config.service,
             plane=self._plane,
             replica=self._replica,
-            store=self._store,
+            memory=memory,
+            setting=assemble.describe(config, memory),
+            snapshots=None if self._snapshotter is None else self._snapshotter.report,
             machine=self._machine,
             applier=self._applier,
             state_digest=engine.state_digest,
@@ -141,16 +138,17 @@ class Process:
         gc.freeze()
         while not self._loop.stopping:
             self._loop.turn()
+            if self._snapshotter is not None:
+                taken = self._snapshotter.after_turn(self._loop.output)
+                if taken is not None:
+                    self._loop.inject(Snapshotted(taken.mark.slot))
             self._status.after_turn()
             self._transfer_report.after_turn()
             self._log_changes()
-            if self._transfers.switch is not None:
-                slot = self._transfers.switch.slot
-                if self._transfers.stop_installing():
-                    switch_store(self._sink, self._store, slot)
-                    log.info("the state at slot %d is complete: switched to it", slot)
-                    self._switched = True
-                    return True
+            if self._transfers.switch is not None and self._transfers.stop_installing():
+                self._transfers.switch_store(self._store)
+                self._switched = True
+                return True
         log.info("stopped on request")
         return False
 
@@ -162,7 +160,9 @@ class Process:
         installed = self._transfers.stop_installing()
         if self._applier.stop(PATIENCE) and installed:
             self._transfers.close()
-            self._store.close()
+            if self._snapshotter is not None:
+                self._snapshotter.close()
+            self._memory.close()
             return
         # A command still runs, and the pool cannot be closed under it. Ending here is a crash as
         # far as the command is concerned: it is applied again, as a whole, after the next start.
@@ -193,53 +193,6 @@ class Process:
             log.info("following replica %d, ballot %s", replica.leader, replica.ballot)
         else:
             log.info("no leader is known")
-
-
-def _make_plane(
-    config: ClusterConfig, number: int, incarnation: int
-) -> tuple[_native.Plane, NativePlane]:
-    """Bind all ports; the sockets, and what the loop sees of them."""
-    limits = config.limits
-    plane = _native.Plane(
-        replica=number,
-        cluster=config.cluster_id,
-        incarnation=incarnation,
-        agreement=agreement(config),
-        peers=config.peers_of(number),
-        listen_peer=config.listen_peer(number),
-        listen_client=config.listen_client(number),
-        listen_jpaxos=config.listen_jpaxos(number),
-        max_request=limits.max_request,
-        max_batch=limits.max_batch,
-        max_pending=limits.max_pending,
-        max_connections=limits.max_connections,
-    )
-    plane.set_identity(config.name, config.service)
-    return plane, NativePlane(plane)
-
-
-def _make_sink(directory: ReplicaDirectory, store: PmemStore) -> PoolSink:
-    """Where a state is installed that comes from another replica."""
-    marker = directory.marker
-    return PoolSink(
-        directory.path / POOL,
-        cluster=bytes.fromhex(marker.cluster),
-        replica=marker.replica,
-        info=store.pool.info(),
-    )
-
-
-def _make_machine(
-    service: type, config: ClusterConfig, engine: Engine, plane: NativePlane, applied_time: int
-) -> tuple[Machine, Applier]:
-    """Native machines are applied in the turn, those in Python on a thread of their own."""
-    if getattr(service, "native", None) == "kv":
-        native = NativeMachine(engine)
-        return native, InlineApplier(native)
-    host = MachineHost(engine, service, config.state_limit, time=applied_time)
-    # The thread that runs user code gives way to the loop this often.
-    sys.setswitchinterval(0.001)
-    return host, ThreadedApplier(host, plane.wake)
 
 
 def _log_notice(notice: Notice) -> None:

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from mpaxos import _native
-from mpaxos.core.output import Event, Output, Write
+from mpaxos.core.output import Event, Output
 from mpaxos.core.transfer_io import (
     ChunkMade,
     CloseImage,
@@ -34,8 +34,9 @@ from mpaxos.core.transfer_io import (
     Switch,
 )
 from mpaxos.core.types import Instant, Slot
-from mpaxos.errors import MpaxosError
+from mpaxos.errors import MpaxosError, invariant
 from mpaxos.runtime.applier import Applier
+from mpaxos.storage.store import Store
 
 if TYPE_CHECKING:
     from mpaxos._native import Engine, ImageSource
@@ -64,9 +65,10 @@ class StateSink(Protocol):
     def drop(self) -> None:
         """Remove it."""
 
-    def switch(self, writes: list[Write]) -> None:
-        """Make `writes` durable in it and put it in the place of the present store: a crash leaves
-        the one or the other, complete. Called on another thread than the others, after them."""
+    def switch(self, store: Store, slot: Slot) -> None:
+        """Carry over what `store`, the present one, must not forget, and put this one in its place:
+        a crash leaves the one or the other, complete. Called when no other call is under way,
+        on the thread that writes `store`."""
 
 
 class ImageMaker:
@@ -215,6 +217,7 @@ class Transfers:
         """`sink`: None when this replica cannot install a state."""
         self.switch: Switch | None = None
         """The protocol asks for it: to be done before the next turn."""
+        self._sink = sink
         self._events: deque[Event] = deque()
         self._maker = ImageMaker(lambda: _native.ImageSource(engine), applier, self._events)
         self._installer = None if sink is None else Installer(sink, self._events, wake)
@@ -254,6 +257,15 @@ class Transfers:
         elif isinstance(step, InstallChunk):
             reason = "this replica keeps its state where it cannot be installed"
             self._events.append(InstallFailed(step.job, reason))
+
+    def switch_store(self, store: Store) -> None:
+        """Do what the protocol asked for; `store` must not be written any more. Raises
+        StorageError: then it is as it was."""
+        if self._sink is None or self.switch is None:
+            invariant(False, "a switch that nobody asked for")
+            return
+        self._sink.switch(store, self.switch.slot)
+        log.info("the state at slot %d is complete: switched to it", self.switch.slot)
 
     def stop_installing(self) -> bool:
         """Install no more. False when that takes too long."""

@@ -1,0 +1,85 @@
+"""Lives: what a replica remembers of its starts, and of the lives of the others.
+
+A replica that forgets something at a crash (votes, under `view` and `epoch`; everything, when it
+was replaced) begins a new *life*: a number that only ever grows, and is durable before anything
+of that life is said. A message of an earlier life then cannot be taken for one of the present.
+Who keeps everything stays in life 1 through all its restarts.
+
+The file `lives` holds the own life and the newest known one of each other replica. It is written
+at a start that begins a new life, and when another replica's new life is heard of: hardly ever.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from mpaxos.config.durability import FORGETS
+from mpaxos.errors import StorageForgotten
+from mpaxos.storage.files import Identity, read_sealed, write_sealed
+
+LIVES = "lives"
+
+
+class Lives(msgspec.Struct):
+    """Contents of the file."""
+
+    life: int = 1
+    started: bool = False
+    """This replica was started in this life."""
+    recovering: bool = False
+    """It has to recover before it votes, whatever its durability: it was replaced."""
+    others: dict[int, int] = {}
+    """The newest known life of each other replica."""
+
+
+class LivesFile:
+    """The file, and what is in it."""
+
+    def __init__(self, path: Path, identity: Identity, lives: Lives) -> None:
+        self._path = path
+        self._identity = identity
+        self.lives = lives
+
+    @classmethod
+    def create(cls, directory: Path, identity: Identity, lives: Lives) -> LivesFile:
+        """Make or replace it. Raises StorageFull."""
+        file = cls(directory / LIVES, identity, lives)
+        file.save()
+        return file
+
+    @classmethod
+    def open(cls, directory: Path, identity: Identity) -> LivesFile:
+        """Raises StorageMissing, StorageForeign, StorageCorrupt."""
+        path = directory / LIVES
+        return cls(path, identity, read_sealed(path, LIVES, identity, Lives))
+
+    def save(self) -> None:
+        """Make `lives` durable. Raises StorageFull."""
+        write_sealed(self._path, LIVES, self._identity, self.lives)
+
+    def check(self, durability: str) -> None:
+        """Raise StorageForgotten when this replica may not start again."""
+        if self.lives.started and durability == "none":
+            raise StorageForgotten(
+                f"{self._path.parent}: this replica was started before, and durability = 'none' "
+                "keeps nothing of what it promised and voted for: under its id it must not come "
+                "back. The others go on without it while they are a majority. To have it back, "
+                "let it be replaced by a new one under its id (`mpaxos init --replace`), or stop "
+                "all and begin a new cluster; to keep more, choose another durability"
+            )
+
+    def begin(self, durability: str) -> None:
+        """This replica is about to take part: begin a new life where that is due, durably.
+
+        Raises StorageForgotten, StorageFull.
+        """
+        self.check(durability)
+        lives = self.lives
+        if lives.started and durability in FORGETS:
+            lives.life += 1
+            lives.recovering = True
+        if not lives.started or durability in FORGETS:
+            lives.started = True
+            self.save()
