@@ -17,6 +17,7 @@ from mpaxos.core.output import Snapshotted
 from mpaxos.core.replica import Replica
 from mpaxos.net.plane import Notice
 from mpaxos.runtime import assemble
+from mpaxos.runtime.held import DurableWatch
 from mpaxos.runtime.loop import Loop
 from mpaxos.runtime.service import load_service
 from mpaxos.runtime.sinks import finish_switch, make_sink
@@ -108,7 +109,14 @@ class Process:
             self._applier,
             on_admin=self._status.answer,
             on_notice=_log_notice,
+<<<<<<< HEAD
             background=self._transfers,
+=======
+            later=memory.later,
+        )
+        self._watch = (
+            None if memory.later is None else DurableWatch(memory.later.fileno(), self._plane.wake)
+>>>>>>> dur
         )
         self._status.loop = self._loop
         self._last_view: tuple[int | None, bool] = (-1, False)
@@ -145,10 +153,14 @@ class Process:
             self._status.after_turn()
             self._transfer_report.after_turn()
             self._log_changes()
+<<<<<<< HEAD
             if self._transfers.switch is not None and self._transfers.stop_installing():
                 self._transfers.switch_store(self._store)
                 self._switched = True
                 return True
+=======
+        self._loop.finish()
+>>>>>>> dur
         log.info("stopped on request")
         return False
 
@@ -157,9 +169,15 @@ class Process:
 
     def __exit__(self, *exc: object) -> None:
         self._plane.close()
+<<<<<<< HEAD
         installed = self._transfers.stop_installing()
         if self._applier.stop(PATIENCE) and installed:
             self._transfers.close()
+=======
+        if self._watch is not None:
+            self._watch.close()
+        if self._applier.stop(PATIENCE):
+>>>>>>> dur
             if self._snapshotter is not None:
                 self._snapshotter.close()
             self._memory.close()
