@@ -34,6 +34,16 @@ struct ImageProgress {
   std::uint64_t memory;   // bytes of the dirty set
 };
 
+// A value or reply too long for one chunk, copied so that it cannot change between its parts.
+struct StagedValue {
+  std::string bytes;
+  std::size_t sent = 0;
+  bool is_reply = false;
+  std::uint32_t container = 0;
+  std::string key;
+  ReplyRecord reply{};
+};
+
 // All calls come from the thread that applies, between two slots.
 class ImageSource final : public ImageWatcher {
  public:
@@ -61,15 +71,6 @@ class ImageSource final : public ImageWatcher {
 
  private:
   enum class State { kSweeping, kCut, kDone, kOverrun, kClosed };
-  // A value or reply too long for one chunk, copied so that it cannot change between its parts.
-  struct Staged {
-    std::string bytes;
-    std::size_t sent = 0;
-    bool is_reply = false;
-    std::uint32_t container = 0;
-    std::string key;
-    ReplyRecord reply{};
-  };
   // A chunk under construction and what has been spent on it.
   struct Draft {
     explicit Draft(std::size_t max_bytes) : writer(max_bytes + 1024), limit(max_bytes) {}
@@ -122,7 +123,7 @@ class ImageSource final : public ImageWatcher {
   std::uint64_t session_ = 0;  // id of the session at place_, once it has been sent
 
   DirtySet dirty_;
-  std::optional<Staged> staged_;
+  std::optional<StagedValue> staged_;
   std::deque<std::string> ready_;  // chunks made and not handed out
   std::uint64_t items_sum_ = 0;    // over what the cursor has passed, as it is now
   std::uint64_t pass_cost_ = UINT64_MAX;  // of the pass since the cursor reached the end

@@ -51,7 +51,7 @@ void PeerConnection::start() {
 void PeerConnection::send_hello(std::uint16_t receiver) {
   const auto& options = hub_.options();
   PeerHello hello{};
-  hello.protocol = kProtocol;
+  hello.protocol = kPeerProtocol;
   hello.sender = options.replica;
   hello.receiver = receiver;
   std::memcpy(hello.cluster, options.cluster.data(), sizeof hello.cluster);
@@ -97,10 +97,10 @@ void PeerConnection::on_hello(const PeerHello& hello) {
 void PeerConnection::check_hello(const PeerHello& hello) const {
   const auto& options = hub_.options();
   const auto sender = "replica " + std::to_string(hello.sender);
-  if (hello.protocol != kProtocol) {
+  if (hello.protocol != kPeerProtocol) {
     throw Violation{Reason::kVersion, sender + " speaks protocol " +
                                           std::to_string(hello.protocol) + ", this replica " +
-                                          std::to_string(kProtocol)};
+                                          std::to_string(kPeerProtocol)};
   }
   if (std::memcmp(hello.cluster, options.cluster.data(), sizeof hello.cluster) != 0) {
     throw Violation{Reason::kMismatch,

@@ -69,6 +69,7 @@ def _messages() -> list[Any]:
     return [
         m.Prepare(high, 5),
         m.Promise(high, 5, 4, 2, [(5, low), (6, high)], [value, value]),
+        m.Promise(high, 5, 4, 2, [(5, low)], [value], [1, 3, 1]),
         m.Accept(high, 7, 6, [value]),
         m.Accepted(high, [7, 8, 9], 6),
         m.Reject(high),
@@ -82,6 +83,8 @@ def _messages() -> list[Any]:
         m.ReadIndexRequest(12),
         m.ReadIndexReply(12, 1 << 40),
         m.TakeOver(high),
+        m.Recover(3),
+        m.RecoverReply(3, high, True, 9, 8, [1, 1, 3]),
     ]
 
 

@@ -25,8 +25,8 @@ SEEDS = 60
 def short_logs(draw: Callable[..., Plan]) -> Callable[..., Plan]:
     """Plans in which a replica that is away is soon beyond the reach of all logs."""
 
-    def drawn(rng: random.Random, replicas: int) -> Plan:
-        plan = draw(rng, replicas)
+    def drawn(rng: random.Random, *others: Any) -> Plan:
+        plan = draw(rng, *others)
         return msgspec.structs.replace(
             plan,
             window=rng.choice([2, 16, 16]),
@@ -100,9 +100,6 @@ MUTANTS: dict[str, Patch] = {
         patch.setattr(StateTarget, "on_chunk", from_anybody),
         patch.setattr(Install, "verified", unverified),
     )[0],
-    "an older state than the own one is switched to": lambda patch: patch.setattr(
-        StateTarget, "_overtaken", lambda self: False
-    ),
 }
 
 

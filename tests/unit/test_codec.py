@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 import msgspec
 import pytest
@@ -26,14 +27,18 @@ from mpaxos.core.messages import (
     Promise,
     ReadIndexReply,
     ReadIndexRequest,
+    Recover,
+    RecoverReply,
     Reject,
     StateChunk,
     StateRefused,
     StateRequest,
     TakeOver,
 )
+from mpaxos.core.output import Output
 from mpaxos.core.types import Ballot, Mark, Value
 from mpaxos.errors import WireError
+from mpaxos.net.adapter import NativePlane
 from mpaxos.net.codec import decode, encode
 
 BALLOT = Ballot(3, 1)
@@ -49,6 +54,7 @@ def messages() -> list[AnyMessage]:
     return [
         Prepare(BALLOT, 1),
         Promise(BALLOT, 1, 2, 3, [(4, BALLOT), (5, Ballot(2, 0))], [value(1), value(2)]),
+        Promise(BALLOT, 1, 2, 3, [(4, BALLOT)], [value(1)], [1, 2, 1]),
         Promise(BALLOT, 1, 2, 3, []),
         Accept(BALLOT, 7, 6, [value(3)]),
         Accepted(BALLOT, [7, 8], 5),
@@ -69,6 +75,8 @@ def messages() -> list[AnyMessage]:
         StateRequest(2**64 - 1, 2**40, 4 << 20, True),
         StateChunk(2**64 - 1, 2**40, 2**48, True, 2**41, 2**42, b"bytes"),
         StateRefused(5, "why"),
+        Recover(7),
+        RecoverReply(7, BALLOT, True, 9, 8, [1, 1, 7]),
     ]
 
 
@@ -109,8 +117,10 @@ def test_values_inside_the_control_part() -> None:
         control, values = encode(message)
         fields = msgspec.msgpack.decode(control)
         for smuggled in ([[None, 1]], [[1, 2]], [1]):
+            at = list(message.__struct_fields__).index("values") + 1  # behind the tag
+            changed = [*fields[:at], smuggled, *fields[at + 1 :]]
             with pytest.raises(WireError):
-                decode(msgspec.msgpack.encode([*fields[:-1], smuggled]), values)
+                decode(msgspec.msgpack.encode(changed), values)
 
 
 @pytest.mark.parametrize(
@@ -148,3 +158,35 @@ def test_changed_bytes(which: int, data: st.DataObject) -> None:
     changed[at] = data.draw(st.integers(0, 255))
     with contextlib.suppress(WireError):
         decode(bytes(changed), values)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Recover(1 << 62),
+        Recover(-1),
+        RecoverReply(1, BALLOT, False, 0, 0, [1] * 8),
+        RecoverReply(1, BALLOT, False, 0, 0, [1, 1 << 62]),
+        RecoverReply(1, Ballot(1 << 62, 0), False, 0, 0, []),
+        Promise(BALLOT, 1, 0, 0, [], [], [-1]),
+    ],
+)
+def test_lives_that_no_replica_can_be_in_are_dropped(message: AnyMessage) -> None:
+    """They would be kept for ever."""
+    stub: Any = _OneMessage(encode(message)[0])
+    plane = NativePlane(stub)
+    assert not plane.poll(Output()).events
+    assert plane.counters()["undecodable"] == 1
+
+
+class _OneMessage:
+    """A native plane that hands out one message of a peer."""
+
+    def __init__(self, control: bytes) -> None:
+        self._event = (_native.EVENT_PEER_MESSAGE, 1, control, [])
+
+    def poll(self, until: int, room: int, quorum: bool) -> tuple[int, list[Any]]:
+        return 0, [self._event]
+
+    def counters(self) -> dict[str, int]:
+        return {}

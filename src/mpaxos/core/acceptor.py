@@ -23,6 +23,10 @@ class Acceptor:
     def __init__(self, settings: Settings, recovered: Recovered, log: LogReader) -> None:
         self.promised = recovered.promised
         self.truncated_upto = recovered.truncated_upto
+        if recovered.recovering:
+            # The records of what is applied may be lost, and a promise must not read as if there
+            # had been none: what we have not, we call truncated.
+            self.truncated_upto = max(recovered.truncated_upto, recovered.applied.slot)
         self.settled_upto = recovered.applied.slot
         """Slots up to here are known to be decided; their records are never needed to vote."""
         self.last_slot = max([recovered.applied.slot] + [slot for slot, _ in recovered.accepted])

@@ -17,6 +17,7 @@ import random
 
 from mpaxos.core.acceptor import Acceptor
 from mpaxos.core.learner import Learner
+from mpaxos.core.lives import Lives
 from mpaxos.core.messages import Prepare, PreVote, PreVoteReply, Promise
 from mpaxos.core.settings import Settings
 from mpaxos.core.turn import Turn
@@ -45,7 +46,12 @@ class Election:
     """A replica's view of who leads, and its own attempts to."""
 
     def __init__(
-        self, settings: Settings, acceptor: Acceptor, learner: Learner, rng: random.Random
+        self,
+        settings: Settings,
+        acceptor: Acceptor,
+        learner: Learner,
+        lives: Lives,
+        rng: random.Random,
     ) -> None:
         self.phase = Phase.FOLLOWER
         self.leader: ReplicaId | None = None
@@ -54,6 +60,7 @@ class Election:
         self._settings = settings
         self._acceptor = acceptor
         self._learner = learner
+        self._lives = lives
         self._rng = rng
         self._majority = majority(settings.replicas)
         self._highest_round = acceptor.promised.round
@@ -62,7 +69,8 @@ class Election:
         self._repeat_at: Instant = 0
         self._granted: set[ReplicaId] = set()
         self._start: Slot = 0
-        self._promised: set[ReplicaId] = set()
+        self._promised: dict[ReplicaId, int] = {}
+        """Who promised the ballot, and in which life."""
         self._best: dict[Slot, Record] = {}
 
     # -- following -----------------------------------------------------------------------
@@ -90,6 +98,11 @@ class Election:
         self.phase = Phase.FOLLOWER
         self._heard_at = None
         self._deadline = now + self._rng.randrange(max(1, self._settings.down_spread))
+
+    def expire(self, now: Instant) -> None:
+        """As tick, for a replica that may not seek votes: a leader that fell silent is none."""
+        if self.leader is not None and self._deadline is not None and now >= self._deadline:
+            self.abandon(now)
 
     def saw_round(self, ballot: Ballot) -> None:
         """Some replica has promised `ballot`: ours must be above it to be of use."""
@@ -152,13 +165,14 @@ class Election:
         self._highest_round = self.ballot.round
         self._deadline = turn.now + self._timeout()
         self._repeat_at = turn.now + self._settings.retry
-        self._promised = {self._settings.replica}
+        self._promised = {self._settings.replica: self._lives.own}
         self._best = {record.slot: record for record in self._acceptor.accepted_from(self._start)}
         turn.broadcast(Prepare(self.ballot, self._start))
 
     def on_promise(self, turn: Turn, sender: ReplicaId, message: Promise) -> None:
         """Gather the values that earlier ballots may have decided."""
         self._learner.heard_of(message.decided_upto)
+        self._lives.learn(turn, message.lives)
         if self.phase is not Phase.PREPARE or message.ballot != self.ballot:
             return
         if message.start != self._start:
@@ -167,15 +181,22 @@ class Election:
             # What we miss is in nobody's promise: it must be caught up first.
             self.abandon(turn.now)
             return
-        self._promised.add(sender)
+        self._promised[sender] = self._lives.in_vector(message.lives, sender)
         for (slot, ballot), value in zip(message.accepted, message.values, strict=True):
             held = self._best.get(slot)
             if held is None or held.ballot < ballot:
                 self._best[slot] = Record(slot, ballot, value)
 
     def won(self) -> bool:
-        """True when a majority, this replica included, has promised the ballot."""
-        return self.phase is Phase.PREPARE and len(self._promised) >= self._majority
+        """True when a majority, this replica included, has promised the ballot.
+
+        A promise given in an earlier life than the newest known one is forgotten by its giver, who
+        may have voted below the ballot since: it does not count.
+        """
+        if self.phase is not Phase.PREPARE or len(self._promised) < self._majority:
+            return False
+        kept = sum(life >= self._lives.of(giver) for giver, life in self._promised.items())
+        return kept >= self._majority
 
     def backlog(self, noop: Batch, time: int) -> dict[Slot, Value]:
         """Values to propose again: per slot that of the highest ballot, no-ops in holes."""

@@ -33,6 +33,8 @@ class Promise(Message, tag="promise"):
     truncated_upto: Slot
     accepted: list[tuple[Slot, Ballot]]
     values: list[Value] = []
+    lives: list[int] = []
+    """The newest life of each replica, by id, that the sender knows; its own among them."""
 
 
 class Accept(Message, tag="accept"):
@@ -169,6 +171,26 @@ class StateRefused(Message, tag="staterefused"):
     reason: str
 
 
+class Recover(Message, tag="recover"):
+    """The sender has forgotten votes, is in a new `life` and asks what it must know to take part
+    (Konczak et al., "Recovery Algorithms for Paxos-based State Machine Replication")."""
+
+    life: int
+
+
+class RecoverReply(Message, tag="recovered"):
+    """Answer to the Recover of `life`."""
+
+    life: int
+    promised: Ballot
+    leads: bool
+    """The sender leads the ballot `promised`."""
+    log_end: Slot
+    """If so, the last slot it has proposed, or must propose; else 0."""
+    decided_upto: Slot
+    lives: list[int]
+
+
 AnyMessage = (
     Prepare
     | Promise
@@ -188,6 +210,8 @@ AnyMessage = (
     | StateRequest
     | StateChunk
     | StateRefused
+    | Recover
+    | RecoverReply
 )
 
 VALUE_CARRIERS = (Promise, Accept, Forward, CatchupReply)

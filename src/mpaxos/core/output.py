@@ -102,7 +102,16 @@ class Truncate(msgspec.Struct):
     upto: Slot
 
 
-Write = WritePromise | WriteRecord | Truncate
+class WriteLives(msgspec.Struct):
+    """The newest known life of each replica, by id, this one's own among them; and whether this
+    replica still has to recover. Durable like a promise, and after all writes before it in the
+    list: that the recovery is done may only be found together with what it learned."""
+
+    lives: tuple[int, ...]
+    recovering: bool
+
+
+Write = WritePromise | WriteRecord | Truncate | WriteLives
 
 
 class Decided(msgspec.Struct):

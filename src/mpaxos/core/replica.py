@@ -7,7 +7,8 @@
 that of `seed`. The caller carries the Output out in its order: writes are durable before messages
 are sent. The parts, each a module with its theory at the top: Acceptor (promises and records),
 Learner (what is decided), Election, Leadership (while it leads), Outbox (own clients' batches),
-ReadQueue and ReadConfirmation (linearizable reads), Catchup, Marks (do all states agree).
+ReadQueue and ReadConfirmation (linearizable reads), Catchup, Marks (do all states agree), Lives and
+Recovery (a replica that has forgotten votes), Views (what it tells of itself).
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ from mpaxos.core.election import Election, Phase
 from mpaxos.core.invariant import invariant
 from mpaxos.core.leader import Leadership
 from mpaxos.core.learner import Learner
+from mpaxos.core.lives import Lives
 from mpaxos.core.marks import Marks
 from mpaxos.core.outbox import Outbox
 from mpaxos.core.reads import ReadQueue
+from mpaxos.core.recovery import Recovery, ignore
 from mpaxos.core.settings import Settings
 from mpaxos.core.state_source import StateSource
 from mpaxos.core.transfer import StateTarget
@@ -40,9 +43,10 @@ from mpaxos.core.types import (
     Slot,
     Value,
 )
+from mpaxos.core.views import Views
 
 
-class Replica:
+class Replica(Views):
     """The protocol of one replica, as a state machine over events."""
 
     def __init__(
@@ -71,7 +75,8 @@ class Replica:
         self._acceptor = Acceptor(settings, recovered, log)
         self._outbox = Outbox(settings, incarnation)
         self._learner = Learner(settings, recovered, self._acceptor, self._on_decided)
-        self._election = Election(settings, self._acceptor, self._learner, rng)
+        self._lives = Lives(settings, recovered)
+        self._election = Election(settings, self._acceptor, self._learner, self._lives, rng)
         self._catchup = Catchup(settings, self._acceptor, self._learner, rng)
         self.state_target = StateTarget(settings, self._catchup, self._learner)
         self.state_source = StateSource(settings, lambda: self.state_target.active)
@@ -97,56 +102,17 @@ class Replica:
             m.ReadIndexRequest: self._on_read_index_request,
             m.ReadIndexReply: self._on_read_index_reply,
             m.TakeOver: self._on_take_over,
-            m.StateRequest: self.state_source.on_request,
-            m.StateChunk: self.state_target.on_chunk,
-            m.StateRefused: self.state_target.on_refused,
+            m.Recover: self._on_recover,
+            m.RecoverReply: ignore,  # to questions that need no answer any more
         }
+        self._handlers |= self.state_target.handlers | self.state_source.handlers
         self._transfer_events = self.state_target.events | self.state_source.events
-
-    # -- views for people and metrics ------------------------------------------------------
-
-    @property
-    def leader(self) -> ReplicaId | None:
-        """The replica believed to lead."""
-        return self._election.leader
-
-    @property
-    def is_leader(self) -> bool:
-        return self._leadership is not None
-
-    @property
-    def role(self) -> str:
-        """leader, follower, or what it does to become leader: pre-vote, prepare."""
-        return "leader" if self.is_leader else self._election.phase.value
-
-    @property
-    def ballot(self) -> Ballot:
-        """The highest ballot promised."""
-        return self._acceptor.promised
-
-    @property
-    def decided_upto(self) -> Slot:
-        return self._learner.decided_upto
-
-    @property
-    def known_upto(self) -> Slot:
-        """The highest slot that anybody said is decided."""
-        return self._learner.known_upto
-
-    @property
-    def truncated_upto(self) -> Slot:
-        return self._acceptor.truncated_upto
-
-    @property
-    def too_far_behind(self) -> bool:
-        """No other replica's log reaches back to what this one needs next."""
-        return self._catchup.too_far_behind(len(self._peers))
-
-    @property
-    def queue_lengths(self) -> dict[str, int]:
-        """Lengths of the bounded queues, by name."""
-        queued = self._leadership.queued if self._leadership else 0
-        return {"outbox": len(self._outbox), "reads": len(self._reads), "proposals": queued}
+        self._recovery: Recovery | None = None
+        if recovered.recovering:
+            parts = (self._lives, self._acceptor, self._learner, self._election)
+            self._recovery = Recovery(settings, *parts, self._follow, self._hear_leader)
+            self._in_step_handlers = self._handlers
+            self._handlers = self._handlers | self._recovery.handlers()
 
     # -- the step --------------------------------------------------------------------------
 
@@ -184,7 +150,9 @@ class Replica:
                 self._acceptor.room_is(turn, free)
             case o.PeerUp(peer=peer):
                 self.connected[peer] = True
-                if self._leadership is not None:
+                if self._recovery is not None:
+                    self._recovery.greet(turn, peer)
+                elif self._leadership is not None:
                     self._leadership.greet(turn, peer)
                 else:
                     self._election.greet(turn, peer)
@@ -203,7 +171,9 @@ class Replica:
     def _lead_or_follow(self, turn: Turn) -> None:
         if self._leadership is not None and not self._leadership.has_quorum(turn.now):
             self._step_down(turn.now)
-        if self._leadership is None:
+        if self._recovery is not None:
+            self._recover(turn, self._recovery)
+        elif self._leadership is None:
             self._election.tick(turn)
             if self._election.won():
                 self._take_office(turn)
@@ -309,6 +279,7 @@ class Replica:
                 self._acceptor.truncated_upto,
                 [(record.slot, record.ballot) for record in records],
                 [record.value for record in records],
+                self._lives.vector(),
             ),
         )
 
@@ -352,9 +323,7 @@ class Replica:
     def _on_heartbeat(self, turn: Turn, sender: ReplicaId, message: m.Heartbeat) -> None:
         if not self._follow(turn, message.ballot):
             return
-        self._learner.leader_says(message.ballot, message.decided_upto)
-        self._marks.compare(message.agreed)
-        self._applied_by_all = max(self._applied_by_all, message.applied_by_all)
+        self._hear_leader(message)
         turn.send(
             sender,
             m.HeartbeatReply(
@@ -365,6 +334,11 @@ class Replica:
                 self._marks.newest,
             ),
         )
+
+    def _hear_leader(self, message: m.Heartbeat) -> None:
+        self._learner.leader_says(message.ballot, message.decided_upto)
+        self._marks.compare(message.agreed)
+        self._applied_by_all = max(self._applied_by_all, message.applied_by_all)
 
     def _on_heartbeat_reply(self, turn: Turn, sender: ReplicaId, message: m.HeartbeatReply) -> None:
         if self._leadership is None or message.ballot != self._leadership.ballot:
@@ -400,6 +374,29 @@ class Replica:
         if self._leadership is None and message.ballot == self._acceptor.promised:
             self._election.prepare(turn)
 
+    # -- recovery: of others, and our own ----------------------------------------------------
+
+    def _on_recover(self, turn: Turn, sender: ReplicaId, message: m.Recover) -> None:
+        # Noted before the answer, durably: from here on we help nobody to count on what the
+        # sender promised before. An older life than the known one is told so by the answer.
+        self._lives.began(turn, sender, message.life)
+        turn.send(
+            sender,
+            m.RecoverReply(
+                message.life,
+                self.ballot,
+                self._leadership is not None,
+                0 if self._leadership is None else self._leadership.last_proposed,
+                self.decided_upto,
+                self._lives.vector(),
+            ),
+        )
+
+    def _recover(self, turn: Turn, recovery: Recovery) -> None:
+        if recovery.tick(turn):
+            self._recovery = None
+            self._handlers = self._in_step_handlers
+
     # ----------------------------------------------------------------------------------------
 
     def _on_decided(self, slot: Slot, value: Value) -> None:
@@ -433,7 +430,8 @@ class Replica:
         wake = now + self.settings.heartbeat
         if self._leadership is not None:
             return max(now, min(wake, self._leadership.wake_at()))
-        times = [self._election.wake_at(), self._catchup.wake_at(now), self.state_target.wake_at()]
+        seeking = self._election if self._recovery is None else self._recovery
+        times = [seeking.wake_at(), self._catchup.wake_at(now), self.state_target.wake_at()]
         if self.leader is not None:
             times += [self._outbox.wake_at(), self._reads.wake_at()]
         for time in times:

@@ -52,6 +52,7 @@ class StateSource:
 
     def __init__(self, settings: Settings, lacks_state: Callable[[], bool]) -> None:
         """`lacks_state`: this replica's own state is of no use to anybody now."""
+        self.handlers: dict[type, Callable[..., None]] = {StateRequest: self.on_request}
         self.events: dict[type, Callable[..., None]] = {
             ChunkMade: self.on_made,
             ImageFailed: self.on_failed,

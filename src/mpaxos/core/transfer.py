@@ -75,6 +75,10 @@ class StateTarget:
         self.installed = 0
         """Bytes of chunks that are durable here."""
         self._settings = settings
+        self.handlers: dict[type, Callable[..., None]] = {
+            StateChunk: self.on_chunk,
+            StateRefused: self.on_refused,
+        }
         self.events: dict[type, Callable[..., None]] = {
             Installed: self.on_installed,
             InstallFailed: self.on_failed,
@@ -118,6 +122,7 @@ class StateTarget:
             self._drop(turn)
             return
         if self._complete is not None:
+            self._asked_at = turn.now
             turn.transfer(Switch(self._complete))
             return
         if self.source is None:

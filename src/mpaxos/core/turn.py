@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from mpaxos.core.messages import AnyMessage, Envelope
-from mpaxos.core.output import Decided, Output, ReadReady, Truncate, WritePromise, WriteRecord
+from mpaxos.core.output import (
+    Decided,
+    Output,
+    ReadReady,
+    Truncate,
+    WriteLives,
+    WritePromise,
+    WriteRecord,
+)
 from mpaxos.core.transfer_io import TransferStep
 from mpaxos.core.types import Ballot, Batch, Instant, Record, ReplicaId, Slot, Value
 
@@ -34,6 +42,9 @@ class Turn:
     def write_record(self, record: Record, size: int) -> None:
         self.output.writes.append(WriteRecord(record))
         self.written += size
+
+    def write_lives(self, lives: tuple[int, ...], recovering: bool) -> None:
+        self.output.writes.append(WriteLives(lives, recovering))
 
     def truncate(self, upto: Slot) -> None:
         self.output.writes.append(Truncate(upto))

@@ -128,6 +128,12 @@ class Recovered(msgspec.Struct, frozen=True):
     snapshot: Slot | None = None
     """The state is durable up to this slot, apart from the log, which is not truncated beyond it
     before a newer snapshot is told of. None: what is applied is durable."""
+    life: int = 1
+    """The life that this start belongs to; grows whenever something was forgotten."""
+    lives: tuple[int, ...] = ()
+    """The newest known life of each replica, by id; empty: all are in their first one."""
+    recovering: bool = False
+    """Something that was promised or accepted may be forgotten: see mpaxos.core.recovery."""
 
 
 def majority(replicas: int) -> int:

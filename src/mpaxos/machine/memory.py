@@ -106,11 +106,11 @@ class MemoryEngine:
         return msgspec.msgpack.encode(state)
 
     @classmethod
-    def load(cls, data: bytes, make_replies: Callable[[], Replies], **limits: int) -> MemoryEngine:
-        """An engine with the state that dump() told; `limits` as for the constructor. Raises
+    def load(cls, data: bytes, make_replies: Callable[[], Replies], **options: Any) -> MemoryEngine:
+        """An engine with the state that dump() told; `options` as for the constructor. Raises
         msgspec.MsgspecError."""
         state = msgspec.msgpack.decode(data, type=_State)
-        engine = cls(make_replies, **limits)
+        engine = cls(make_replies, **options)
         engine._names, engine._items = state.names, state.items
         engine._order = [sorted(items) for items in state.items]
         engine._used, engine._time = state.used, state.time

@@ -64,14 +64,18 @@ class NativePlane:
         polled.events.append(event)
 
     def _check(self, message: AnyMessage) -> AnyMessage:
-        """Refuse a ballot that no replica can hold. The types allow it, the protocol would keep
-        it for ever."""
+        """Refuse a ballot or a life that no replica can hold. The types allow it, the protocol
+        would keep it for ever."""
         for name in ("ballot", "promised"):
             ballot = getattr(message, name, None)
             if isinstance(ballot, Ballot) and not (
                 0 <= ballot.leader < MAX_REPLICAS and 0 <= ballot.round < 1 << 62
             ):
                 raise WireError(f"a ballot that no replica can hold: {ballot}")
+        # Lives are kept for ever, too.
+        lives = getattr(message, "lives", None) or [getattr(message, "life", 0)]
+        if len(lives) > MAX_REPLICAS or not all(0 <= life < 1 << 62 for life in lives):
+            raise WireError(f"lives that no replicas can be in: {lives}")
         return message
 
     def send(self, messages: list[Envelope]) -> None:

@@ -44,11 +44,8 @@ class Loop:
         applier: Applier,
         on_admin: Callable[[AdminRequest], None],
         on_notice: Callable[[Notice], None],
-<<<<<<< HEAD
         background: Background | None = None,
-=======
         later: LaterStore | None = None,
->>>>>>> dur
     ) -> None:
         """`later`: the same store, when its writes need not be waited for; whoever passes it wakes
         the plane when more of them are durable."""
@@ -58,11 +55,8 @@ class Loop:
         self._applier = applier
         self._on_admin = on_admin
         self._on_notice = on_notice
-<<<<<<< HEAD
         self._background = background
-=======
         self._held = None if later is None else Held(later)
->>>>>>> dur
         self._output = Output()
         self._pending: list[Event] = []
         self._stopping = False

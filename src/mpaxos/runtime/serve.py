@@ -109,14 +109,11 @@ class Process:
             self._applier,
             on_admin=self._status.answer,
             on_notice=_log_notice,
-<<<<<<< HEAD
-            background=self._transfers,
-=======
             later=memory.later,
+            background=self._transfers,
         )
         self._watch = (
             None if memory.later is None else DurableWatch(memory.later.fileno(), self._plane.wake)
->>>>>>> dur
         )
         self._status.loop = self._loop
         self._last_view: tuple[int | None, bool] = (-1, False)
@@ -153,14 +150,12 @@ class Process:
             self._status.after_turn()
             self._transfer_report.after_turn()
             self._log_changes()
-<<<<<<< HEAD
             if self._transfers.switch is not None and self._transfers.stop_installing():
+                self._loop.finish()
                 self._transfers.switch_store(self._store)
                 self._switched = True
                 return True
-=======
         self._loop.finish()
->>>>>>> dur
         log.info("stopped on request")
         return False
 
@@ -169,15 +164,11 @@ class Process:
 
     def __exit__(self, *exc: object) -> None:
         self._plane.close()
-<<<<<<< HEAD
+        if self._watch is not None:
+            self._watch.close()
         installed = self._transfers.stop_installing()
         if self._applier.stop(PATIENCE) and installed:
             self._transfers.close()
-=======
-        if self._watch is not None:
-            self._watch.close()
-        if self._applier.stop(PATIENCE):
->>>>>>> dur
             if self._snapshotter is not None:
                 self._snapshotter.close()
             self._memory.close()

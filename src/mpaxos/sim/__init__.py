@@ -5,11 +5,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from mpaxos.sim.store import DURABILITIES
 from mpaxos.sim.world import Plan, Report, World
 
-__all__ = ["Plan", "Report", "World", "run"]
+__all__ = ["DURABILITIES", "Plan", "Report", "World", "run"]
 
 
-def run(seed: int, replicas: int = 3, *, trace: Callable[[str], None] | None = None) -> Report:
-    """Run one seed; the same seed gives the same run. `trace` gets a line for each event."""
-    return World(seed, replicas, trace=trace).run()
+def run(
+    seed: int,
+    replicas: int = 3,
+    *,
+    durability: str = "",
+    trace: Callable[[str], None] | None = None,
+) -> Report:
+    """Run one seed; the same seed gives the same run. `durability` is one of DURABILITIES, empty:
+    drawn from the seed as well. `trace` gets a line for each event."""
+    return World(seed, replicas, durability=durability, trace=trace).run()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from mpaxos.core.invariant import InvariantViolated, invariant
+from mpaxos.core.invariant import invariant
 from mpaxos.core.messages import Accept, Accepted, Envelope, Promise
 from mpaxos.core.output import Decided
 from mpaxos.core.replica import Replica
@@ -19,15 +20,11 @@ from mpaxos.core.types import (
     Value,
     majority,
 )
+from mpaxos.sim.memory import MemoryChecker, fail
 
 if TYPE_CHECKING:
     from mpaxos.sim.node import Node
     from mpaxos.sim.store import SimStore
-
-
-def fail(text: str) -> NoReturn:
-    """Report a violation. Used where building the text for a check that holds would cost much."""
-    raise InvariantViolated(text)
 
 
 class Checker:
@@ -36,7 +33,7 @@ class Checker:
     def __init__(self, replicas: int) -> None:
         self._replicas = replicas
         self._majority = majority(replicas)
-        self.nodes: list[Node] = []
+        self.memory = MemoryChecker(replicas)
         self.decided: dict[Slot, Value] = {}
         self._proposed: dict[tuple[Slot, Ballot], Value] = {}
         self._acceptors: dict[tuple[Slot, Ballot], int] = {}
@@ -48,7 +45,11 @@ class Checker:
         self._told: dict[ReplicaId, Ballot] = {}
 
     def restarted(self, node: Node, recovered: Recovered) -> None:
-        """What a replica told of its promises before a crash, it knows after it."""
+        """What a replica told of its promises before a crash, it knows after it, unless it is one
+        that forgets."""
+        self.memory.started(node)
+        if node.store.durability == "epoch" or node.store.replaced:
+            return
         told = self._told.get(node.id, ZERO_BALLOT)
         if recovered.promised < told:
             fail(f"node {node.id} promised {told} and recovered {recovered.promised}")
@@ -73,6 +74,7 @@ class Checker:
         store = node.store
         for envelope in envelopes:
             message = envelope.message
+            self.memory.sending(node, message)
             if isinstance(message, Promise):
                 if store.promised < message.ballot:
                     fail(f"{message} sent before its write")
@@ -129,8 +131,14 @@ class Checker:
         if replica.ballot != node.store.promised:
             fail(f"promised {replica.ballot} and stored {node.store.promised}")
         self._positions[key] = now
+        self.memory.after_turn(node, self._chosen_with)
         self._queues_are_bounded(replica)
         self._does_not_spin(node)
+
+    def _chosen_with(self, replica: ReplicaId) -> Iterator[Record]:
+        for (slot, ballot), holders in self._acceptors.items():
+            if holders >> replica & 1 and holders.bit_count() >= self._majority:
+                yield Record(slot, ballot, self._proposed[slot, ballot])
 
     def _does_not_spin(self, node: Node) -> None:
         """A turn that asked for nothing must not ask for the next one at once, again and again."""

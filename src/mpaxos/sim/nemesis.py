@@ -37,7 +37,11 @@ class Nemesis:
             self.resign,
             self.slow_storage,
             self.full_storage,
-        ] + [self.rot] * world.plan.rot
+        ]
+        plan = world.plan
+        if plan.durability not in ("pmem", "disk"):
+            self._faults.remove(self.crash_all)  # more than the setting bears
+        self._faults += [self.rot] * plan.rot + [self.replace] * (2 * plan.replaces)
 
     def strike(self) -> None:
         """One fault now, the next one later."""
@@ -73,7 +77,7 @@ class Nemesis:
     # -- faults ---------------------------------------------------------------------------
 
     def crash(self) -> None:
-        if (node := self._victim()) is not None:
+        if (node := self._victim()) is not None and node.may_crash():
             self._world.crash(node, "killed")
 
     def crash_in_write(self) -> None:
@@ -92,6 +96,15 @@ class Nemesis:
         for node in self._world.nodes:
             if node.alive:
                 self._world.crash(node, "all killed")
+
+    def replace(self) -> None:
+        """A replica loses all it had, and an empty one takes its place; a majority is spared."""
+        world = self._world
+        node = world.rng.choice(world.nodes)
+        if not node.lost and world.may_forget(node):
+            if node.alive:
+                world.crash(node, "replaced by an empty one")
+            node.replace()
 
     def partition(self) -> None:
         rng, n = self._world.rng, self._world.plan.replicas

@@ -73,7 +73,7 @@ class SimPlane:
         return SimBatch(self._node.id, self._incarnation, self._batches, entries)
 
     def send(self, messages: list[Envelope]) -> None:
-        if self.crash_on_send:
+        if self.crash_on_send and self._node.may_crash():
             raise Crash("after its writes and before its messages")
         self._world.checker.sending(self._node, messages)
         for envelope in messages:
@@ -117,12 +117,13 @@ class SimMachine:
         self.crash_in: str | None = None
 
     def apply(self, slot: Slot, time: int, batch: Any, /) -> Any:
-        if self.crash_in == "begun":
+        crash_in = self.crash_in if self._node.may_crash() else None
+        if crash_in == "begun":
             self._node.engine.begin(slot, time, batch)
             raise Crash("in the middle of a slot")
         replies = self._host.apply(slot, time, batch)
         self._world.checker.applied(Mark(*self._node.engine.mark))
-        if self.crash_in == "applied":
+        if crash_in == "applied":
             raise Crash("after a slot was applied and before its replies")
         return replies
 
@@ -187,19 +188,24 @@ class Node:
         self.install: Install | None = None
         """What is durable of a state that is being received."""
         plan = world.plan
-        self.engine = MemoryEngine(
-            SimReplies, max_sessions=plan.max_sessions, max_reply_slots=8 * plan.max_sessions
-        )
-        self.store = SimStore(plan.log_size, self._applied)
-        self.store.on_record = partial(world.checker.recorded, id, self.store)
         self._world = world
+        self.engine = self._empty_engine()
+        self.store = SimStore(plan.log_size, self._applied, plan.durability)
+        self.store.may_die = self.may_crash
+        self.store.on_record = partial(world.checker.recorded, id, self.store)
         self._rate = 16
         self._offset = 0
 
-    def start(self) -> None:
-        """Begin a life with what the store and the machine kept. Raises StorageCorrupt."""
+    def start(self, *, reloaded: bool = False) -> None:
+        """Begin a life with what the store and the machine kept. `reloaded`: without a crash
+        before it, so that nothing was forgotten. Raises StorageCorrupt."""
         world, rng = self._world, self._world.rng
         self.life += 1
+        if not reloaded:
+            if self.store.life and not world.plan.keeps_state:
+                self.engine = self._empty_engine()
+                self.install = None
+            self.store.begin_life()
         self.frozen_until = 0
         self._rate = rng.choice(world.plan.clock_rates)
         self._offset = rng.randrange(1 << 40)
@@ -274,6 +280,27 @@ class Node:
         """The process is gone."""
         self.alive = False
         self.engine.abandon()
+
+    @property
+    def remembers(self) -> bool:
+        """What it promised and accepted is still there, now or when it is back."""
+        if self.lost or self.store.recovering:
+            return False
+        return self.alive or self.store.durability in ("pmem", "disk")
+
+    def may_crash(self) -> bool:
+        """Does the setting bear that this replica crashes now?"""
+        return self.store.durability in ("pmem", "disk") or self._world.may_forget(self)
+
+    def replace(self) -> None:
+        """All it had is gone; an operator lets an empty one begin under its id."""
+        self.engine = self._empty_engine()
+        self.install = None
+        self.store.replace()
+
+    def _empty_engine(self) -> MemoryEngine:
+        sessions = self._world.plan.max_sessions
+        return MemoryEngine(SimReplies, max_sessions=sessions, max_reply_slots=8 * sessions)
 
     def resign(self) -> None:
         self.loop.inject(Resign())

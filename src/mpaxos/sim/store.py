@@ -1,5 +1,6 @@
 """A simulated store: a durable image that survives crashes, and everything that storage does wrong:
-it dies between two writes, is slow, is full, and flips bits."""
+it dies between two writes, is slow, is full, and flips bits. What it keeps in a crash depends on
+the durability setting."""
 
 from __future__ import annotations
 
@@ -9,13 +10,20 @@ import zlib
 from collections.abc import Callable
 
 from mpaxos.core.invariant import invariant
-from mpaxos.core.output import Truncate, Write, WritePromise, WriteRecord
+from mpaxos.core.output import Truncate, Write, WriteLives, WritePromise, WriteRecord
 from mpaxos.core.types import ZERO_BALLOT, Mark, Record, Recovered, Slot
 from mpaxos.errors import StorageCorrupt, StorageFull
 
 _RECORD = struct.Struct("<QQIQQ")
 _PROMISE = struct.Struct("<QI")
 _CRC = struct.Struct("<I")
+
+
+DURABILITIES = ("pmem", "disk", "view", "epoch", "none")
+"""The settings. pmem and disk keep all, view the promise, epoch a number of lives; with none a
+crashed replica stays away."""
+
+FORGETFUL = frozenset({"view", "epoch"})
 
 
 class Crash(Exception):
@@ -43,8 +51,17 @@ class SimStore:
     OVERHEAD = 64
     """Bytes that a record takes beside its batch."""
 
-    def __init__(self, log_size: int, applied: Callable[[], tuple[Mark, int]]) -> None:
+    def __init__(
+        self, log_size: int, applied: Callable[[], tuple[Mark, int]], durability: str = "pmem"
+    ) -> None:
         """`applied`: the machine's durable position and time, which live beside the log."""
+        self.durability = durability
+        self.life = 0
+        self.lives: tuple[int, ...] = ()
+        """The newest life of each replica that was made durable here."""
+        self.recovering = False
+        self.replaced = 0
+        """How often the replica was replaced by an empty one."""
         self.promised = ZERO_BALLOT
         self.records: dict[Slot, Record] = {}
         self.truncated_upto: Slot = 0
@@ -58,12 +75,46 @@ class SimStore:
         """Nanoseconds that the writes of this turn took."""
         self.damaged = False
         """A bit was flipped."""
+        self.may_die: Callable[[], bool] = lambda: True
+        """False while the loss of what this store forgets would be more than the setting bears."""
         self.on_record: Callable[[Record], None] | None = None
         self._images: dict[Slot, bytearray] = {}
         self._promise_image = sealed(_PROMISE.pack(*ZERO_BALLOT))
         self._used = 0
         self._log_size = log_size
         self.applied = applied
+
+    def begin_life(self) -> None:
+        """A process starts: where the last one's memory is not all here, in a new life."""
+        if self.life == 0:
+            self.life = 1
+        elif self.durability in FORGETFUL:
+            self._forget(promise=self.durability == "epoch")
+            self.life += 1
+            self.recovering = True
+
+    def replace(self) -> None:
+        """An operator replaces the replica by an empty one under its id."""
+        self._forget(promise=True)
+        self.replaced += 1
+        self.lives = ()
+        self.life += 1
+        self.recovering = True
+
+    def become(self, other: SimStore) -> None:
+        """This one takes the place of `other`: all that a switch of stores does not touch."""
+        for name in ("life", "lives", "recovering", "replaced", "full", "delay", "damaged"):
+            setattr(self, name, getattr(other, name))
+        self.may_die = other.may_die
+
+    def _forget(self, promise: bool) -> None:
+        self.records.clear()
+        self._images.clear()
+        self._used = 0
+        self.truncated_upto = self.applied()[0].slot
+        if promise:
+            self.promised = ZERO_BALLOT
+            self._promise_image = sealed(_PROMISE.pack(*ZERO_BALLOT))
 
     def recovered(self) -> Recovered:
         self._verify_promise()
@@ -80,17 +131,20 @@ class SimStore:
             truncated_upto=self.truncated_upto,
             log_room=self.log_room,
             log_size=self._log_size,
+            life=self.life,
+            lives=self.lives,
+            recovering=self.recovering,
         )
 
     def write(self, writes: list[Write]) -> None:
-        if self.full:
+        if self.full and self.may_die():
             raise StorageFull("the simulated device is full")
         self.busy += self.delay
         for write in writes:
             if self.crash_after is not None:
-                if self.crash_after == 0:
+                if self.crash_after == 0 and self.may_die():
                     raise Crash("between two writes of a turn")
-                self.crash_after -= 1
+                self.crash_after = max(0, self.crash_after - 1)
             self._write_one(write)
 
     def read(self, slot: Slot) -> Record | None:
@@ -123,13 +177,19 @@ class SimStore:
             self._promise_image = sealed(_PROMISE.pack(*write.ballot))
         elif isinstance(write, WriteRecord):
             self._append(write.record)
+        elif isinstance(write, WriteLives):
+            self.lives = write.lives
+            self.recovering = write.recovering
         else:
             invariant(isinstance(write, Truncate), f"unknown write {write!r}")
             invariant(write.upto <= self.applied()[0].slot, f"{write} beyond the applied slot")
-            for slot in [slot for slot in self.records if slot <= write.upto]:
-                self._used -= self._size(self.records.pop(slot))
-                del self._images[slot]
-            self.truncated_upto = max(self.truncated_upto, write.upto)
+            self._truncate(write.upto)
+
+    def _truncate(self, upto: Slot) -> None:
+        for slot in [slot for slot in self.records if slot <= upto]:
+            self._used -= self._size(self.records.pop(slot))
+            del self._images[slot]
+        self.truncated_upto = max(self.truncated_upto, upto)
 
     def _append(self, record: Record) -> None:
         held = self.records.get(record.slot)

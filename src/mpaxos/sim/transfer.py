@@ -197,12 +197,12 @@ def switch_store(world: World, node: Node, rng: random.Random | None = None) -> 
     plan = world.plan
     limits = {"max_sessions": plan.max_sessions, "max_reply_slots": 8 * plan.max_sessions}
     node.engine = install.engine(**limits)
-    new = SimStore(plan.log_size, old.applied)
+    new = SimStore(plan.log_size, old.applied, old.durability)
     new.truncated_upto = slot
     new.write(writes)
     _forgets_nothing(node, old, new, slot)
     new.on_record = partial(world.checker.recorded, node.id, new)
-    new.full, new.delay, new.damaged = old.full, old.delay, old.damaged
+    new.become(old)
     node.store, node.install = new, None
     world.nemesis.strikes["switch"] = world.nemesis.strikes.get("switch", 0) + 1
     if rng is not None and world.nemesis.active and rng.random() < 0.2:

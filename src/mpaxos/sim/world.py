@@ -19,13 +19,14 @@ import msgspec
 from mpaxos.core.invariant import InvariantViolated, invariant
 from mpaxos.core.replica import Replica
 from mpaxos.core.settings import MILLISECOND, SECOND
+from mpaxos.core.types import majority
 from mpaxos.errors import MpaxosError, StorageCorrupt, StorageError, StorageFull
 from mpaxos.sim.clients import Client
 from mpaxos.sim.invariants import Checker, History
 from mpaxos.sim.nemesis import Nemesis
 from mpaxos.sim.network import Network
 from mpaxos.sim.node import Node
-from mpaxos.sim.store import Crash
+from mpaxos.sim.store import DURABILITIES, FORGETFUL, Crash
 from mpaxos.sim.transfer import switch_store
 
 HEALED_BOUND = 30 * SECOND
@@ -51,6 +52,11 @@ class Plan(msgspec.Struct, frozen=True):
     slow_share: float
     clock_rates: list[int]
     """Sixteenths of the world's clock."""
+    durability: str = "pmem"
+    replaces: bool = False
+    """Replicas may lose everything and be replaced by empty ones."""
+    keeps_state: bool = True
+    """The state survives a crash; otherwise a restarted replica begins with an empty one."""
 
 
 class Report(msgspec.Struct):
@@ -58,18 +64,24 @@ class Report(msgspec.Struct):
 
     seed: int
     replicas: int
+    durability: str = "pmem"
     events: int = 0
     decided: int = 0
     acknowledged: int = 0
     simulated_seconds: float = 0.0
+    recoveries: int = 0
+    """How often a replica that had forgotten votes took part again."""
     faults: dict[str, int] = {}
     trace_digest: int = 0
     failure: str | None = None
 
 
-def draw_plan(rng: random.Random, replicas: int) -> Plan:
-    """The make of a run."""
-    rot = replicas > 1 and rng.random() < 0.2
+def draw_plan(rng: random.Random, memory: random.Random, replicas: int, durability: str) -> Plan:
+    """The make of a run; `durability` empty: drawn as well. `memory` draws what was added later,
+    so that the other draws stay what they were."""
+    durability = durability or memory.choice(DURABILITIES)
+    keeps_log = durability in ("pmem", "disk")
+    rot = replicas > 1 and rng.random() < 0.2 and keeps_log
     # Many short runs and a few long ones find more than equal ones do.
     longest = rng.choice([300, 600, 600, 1000, 2500])
     return Plan(
@@ -87,6 +99,9 @@ def draw_plan(rng: random.Random, replicas: int) -> Plan:
         pace=rng.choice([50, 100, 250]),
         slow_share=rng.choice([0.0, 0.3]),
         clock_rates=rng.choice([[16], [16], [8, 16, 32], [14, 16, 18]]),
+        durability=durability,
+        replaces=keeps_log and not rot and replicas > 1 and memory.random() < 0.4,
+        keeps_state=keeps_log or memory.random() < 0.5,
     )
 
 
@@ -98,15 +113,18 @@ class World:
         seed: int,
         replicas: int = 3,
         *,
+        durability: str = "",
         trace: Callable[[str], None] | None = None,
         make_replica: Callable[..., Replica] = Replica,
     ) -> None:
-        """`trace` gets a line for everything that happens. `make_replica` is for tests that put a
-        broken protocol in place of the real one."""
+        """`durability`: one of DURABILITIES, or empty: drawn from the seed. `trace` gets a line for
+        everything that happens. `make_replica` is for tests that put a broken protocol in place of
+        the real one."""
         self.seed = seed
         self.now = 0
         self.rng = random.Random(seed * 8 + replicas)
-        self.plan = draw_plan(self.rng, replicas)
+        memory = random.Random(f"memory of {seed} with {replicas}")
+        self.plan = draw_plan(self.rng, memory, replicas, durability)
         self.make_replica = make_replica
         self.history = History()
         self.checker = Checker(replicas)
@@ -117,9 +135,10 @@ class World:
         self._queue: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._sequence = 0
         self._events = 0
+        self.recoveries = 0
         self._planned: dict[int, int] = {}
         self.nodes = [Node(self, id) for id in range(replicas)]
-        self.checker.nodes = self.nodes
+        self.checker.memory.nodes = self.nodes
         self.clients = [Client(self, i, self.plan.client_window) for i in range(self.plan.clients)]
 
     # -- time ------------------------------------------------------------------------------
@@ -166,6 +185,7 @@ class World:
             return
         decided = node.replica.decided_upto
         leader = node.replica.is_leader
+        recovering = node.store.recovering
         try:
             node.turn()
             if node.transfers.switch is not None:
@@ -181,23 +201,39 @@ class World:
             self.trace(f"node {node.id} decided up to {node.replica.decided_upto}")
         if node.replica.is_leader != leader:
             self.trace(f"node {node.id} is {node.replica.role}, ballot {node.replica.ballot}")
+        if recovering and not node.store.recovering:
+            self.recoveries += 1
+            self.trace(f"node {node.id} recovered in life {node.store.life}")
         self.wake(node, max(self.now + 1, node.next_turn()))
 
     def _switch(self, node: Node) -> None:
         """`node` has received a state: it begins a new life with it."""
+        if not node.may_crash():
+            node.transfers.switch = None  # it would forget what is needed now: asked for again
+            self.wake(node)
+            return
         switch_store(self, node, self.rng)
         self.trace(f"node {node.id} switched to the state at slot {node.engine.mark[0]}")
         node.crash()
         self._planned.pop(node.id, None)
         self.network.disconnect(node.id)
-        self.restart(node)
+        if node.store.durability in FORGETFUL:
+            node.store.begin_life()
+        node.start(reloaded=True)
+        self._arrived(node)
+
+    def may_forget(self, node: Node) -> bool:
+        """True when a majority of the others has all its memory."""
+        intact = [other for other in self.nodes if other is not node and other.remembers]
+        return len(intact) >= majority(self.plan.replicas)
 
     def crash(self, node: Node, how: str) -> None:
-        """`node` dies, and will be restarted after a while."""
+        """`node` dies, and will be restarted after a while, unless it may not come back."""
         self.trace(f"node {node.id} crashed: {how}")
         node.crash()
         self._planned.pop(node.id, None)
         self.network.disconnect(node.id)
+        node.lost |= self.plan.durability == "none"
         self.after(self.rng.randrange(1, 3 * self.plan.pace) * MILLISECOND, self.restart, node)
 
     def stopped(self, node: Node, error: StorageError) -> None:
@@ -217,7 +253,11 @@ class World:
         except StorageError as error:
             self.stopped(node, error)
             return
-        self.trace(f"node {node.id} started at slot {node.recovered_slot}")
+        self._arrived(node)
+
+    def _arrived(self, node: Node) -> None:
+        how = ", recovering" if node.store.recovering else ""
+        self.trace(f"node {node.id} started at slot {node.recovered_slot}{how}")
         self.network.connect(node.id)
         self.wake(node)
 
@@ -230,7 +270,7 @@ class World:
 
     def run(self) -> Report:
         """Run both phases. Failures are in the report, not raised."""
-        report = Report(self.seed, self.plan.replicas)
+        report = Report(self.seed, self.plan.replicas, self.plan.durability)
         try:
             self._phases()
         except (InvariantViolated, MpaxosError) as error:
@@ -241,6 +281,7 @@ class World:
         report.decided = len(self.checker.decided)
         report.acknowledged = len(self.history.acknowledged)
         report.simulated_seconds = self.now / 1e9
+        report.recoveries = self.recoveries
         report.faults = self.nemesis.strikes
         report.trace_digest = self._trace_digest
         return report
@@ -265,6 +306,8 @@ class World:
         nodes = [node for node in self.nodes if not node.lost]
         if not all(node.alive for node in nodes):
             return False
+        if any(node.store.recovering for node in nodes):
+            return False
         applied = {node.engine.mark[0] for node in nodes}
         equal = len(applied | {node.replica.decided_upto for node in nodes}) == 1
         return equal and any(node.replica.is_leader for node in nodes)
@@ -275,7 +318,7 @@ class World:
             "the healed cluster did not come back: "
             + ", ".join(
                 f"{n.id} {n.replica.role} decided {n.replica.decided_upto} applied "
-                f"{n.engine.mark[0]}"
+                f"{n.engine.mark[0]}" + (f" waits for {n.replica.waits_for}" * n.store.recovering)
                 for n in self.nodes
                 if not n.lost
             )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from mpaxos._native import WAL_DECIDED, WAL_PROMISE, WAL_RECORD, WAL_TRUNCATE, Wal
-from mpaxos.core.invariant import invariant
+from mpaxos.core.invariant import InvariantViolated, invariant
 from mpaxos.core.output import Truncate, Write, WritePromise, WriteRecord
 from mpaxos.core.types import Ballot, Record, Recovered, Slot, Value
 from mpaxos.errors import ConfigError
@@ -145,7 +145,8 @@ class DiskStore:
             elif isinstance(write, WritePromise):
                 encoded.append((WAL_PROMISE, 0, write.ballot.round, write.ballot.leader, 0, None))
             else:
-                invariant(isinstance(write, Truncate), f"unknown write {write!r}")
+                if not isinstance(write, Truncate):
+                    raise InvariantViolated(f"a write that the log has no place for: {write!r}")
                 bound = self._truncatable()[0].slot
                 invariant(write.upto <= bound, f"{write} beyond the snapshot of slot {bound}")
                 encoded.append((WAL_TRUNCATE, write.upto, 0, 0, 0, None))

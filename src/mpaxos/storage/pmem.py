@@ -67,9 +67,10 @@ class PmemStore:
                     self.pool.write(promise, records, 0)
                     records = []
                 promise = (write.ballot.round, write.ballot.leader)
-            else:
-                invariant(isinstance(write, Truncate), f"an unknown write {write!r}")
+            elif isinstance(write, Truncate):
                 truncate_upto = max(truncate_upto, write.upto)
+            else:
+                invariant(False, f"a write that the pool has no place for: {write!r}")
         self.pool.write(promise, records, truncate_upto)
 
     def read(self, slot: Slot) -> Record | None:
