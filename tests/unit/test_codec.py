@@ -183,7 +183,7 @@ class _OneMessage:
     """A native plane that hands out one message of a peer."""
 
     def __init__(self, control: bytes) -> None:
-        self._event = (_native.EVENT_PEER_MESSAGE, 1, control, [])
+        self._event: tuple[Any, ...] = (_native.EVENT_PEER_MESSAGE, 1, control, [])
 
     def poll(self, until: int, room: int, quorum: bool) -> tuple[int, list[Any]]:
         return 0, [self._event]

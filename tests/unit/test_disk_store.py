@@ -176,5 +176,5 @@ def test_a_log_that_is_too_small(path: Path) -> None:
     wrong: Any = object()
     make(path)
     store = open_log(path, cluster=logs.CLUSTER, replica=1, applied=nothing_applied)
-    with pytest.raises(InvariantViolated, match="unknown write"):
+    with pytest.raises(InvariantViolated, match="no place for"):
         store.write([wrong])

@@ -88,9 +88,11 @@ def test_what_a_restart_finds(path: Path, durability: str, machine: str) -> None
         mark, digest = engine.mark, engine.state_digest()
         memory.store.write([WritePromise(Ballot(9, 2))])  # with it the log hears of slot 40
     if durability == "none":
-        with pytest.raises(StorageForgotten, match="durability = 'none' keeps nothing"):
-            with memories.opened(cluster):
-                pass
+        with (
+            pytest.raises(StorageForgotten, match="durability = 'none' keeps nothing"),
+            memories.opened(cluster),
+        ):
+            pass
         return
     with memories.opened(cluster) as memory:
         engine = restarted(memory)
@@ -110,9 +112,11 @@ def test_a_directory_of_another_combination(path: Path, durability: str, machine
     memories.made(path, durability, machine)
     for other in COMBINATIONS:
         if other != (durability, machine):
-            with pytest.raises(StorageForeign, match="was made for durability = "):
-                with memories.opened(memories.config(path, *other)):
-                    pass
+            with (
+                pytest.raises(StorageForeign, match="was made for durability = "),
+                memories.opened(memories.config(path, *other)),
+            ):
+                pass
 
 
 @pytest.mark.parametrize(("durability", "machine"), COMBINATIONS)
@@ -194,9 +198,11 @@ def test_a_log_that_lacks_a_decided_slot_is_refused(path: Path) -> None:
         assert kept is not None
         kept.decided(7)
         memory.store.write([WritePromise(Ballot(2, 1))])
-    with memories.opened(cluster) as memory:
-        with pytest.raises(StorageCorrupt, match="no record of slot 6"):
-            restarted(memory)
+    with (
+        memories.opened(cluster) as memory,
+        pytest.raises(StorageCorrupt, match="no record of slot 6"),
+    ):
+        restarted(memory)
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "header", "empty"])
@@ -241,9 +247,11 @@ def test_a_snapshot_that_the_log_does_not_reach_is_refused(
         memory.store.write([Truncate(20)])
     newest = cluster.directory(0) / "snapshot-20"
     harm(newest, "flip")
-    with memories.opened(cluster) as memory:
-        with pytest.raises(StorageCorrupt, match=r"truncated up to slot 20.*replace the replica"):
-            memory.store.recovered()
+    with (
+        memories.opened(cluster) as memory,
+        pytest.raises(StorageCorrupt, match=r"truncated up to slot 20.*replace the replica"),
+    ):
+        memory.store.recovered()
     assert newest.exists(), "nothing was changed"
 
 
@@ -307,13 +315,17 @@ def test_the_snapshot_of_something_else(path: Path) -> None:
     other = memories.config(path / "other", "disk", id="cd" * 16)
     initialise(other, 0)
     shutil.copy(made, other.directory(0))
-    with pytest.raises(StorageForeign, match="belongs to replica 0 of cluster"):
-        with memories.opened(other):
-            pass
+    with (
+        pytest.raises(StorageForeign, match="belongs to replica 0 of cluster"),
+        memories.opened(other),
+    ):
+        pass
     changed = memories.LIMITS | {"state_limit": "5 MiB"}
-    with pytest.raises(ConfigError, match="limits of state and sessions were changed"):
-        with memories.opened(memories.config(path, "disk", limits=changed)):
-            pass
+    with (
+        pytest.raises(ConfigError, match="limits of state and sessions were changed"),
+        memories.opened(memories.config(path, "disk", limits=changed)),
+    ):
+        pass
 
 
 # ------------------------------------------------------------------ lives and promises

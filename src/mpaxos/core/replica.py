@@ -85,6 +85,7 @@ class Replica(Views):
         self._leadership: Leadership | None = None
         self._applied_by_all: Slot = 0
         self._snapshot = recovered.snapshot
+        self._log_survives = recovered.log_survives
         self._leaderless_since: Instant | None = None
         self._handlers: dict[type, Callable[..., None]] = {
             m.Prepare: self._on_prepare,
@@ -195,9 +196,9 @@ class Replica(Views):
         if number is not None:
             leadership.reads.ask((self.settings.replica, number), leadership.last_proposed)
         self._answer_reads(turn, leadership)
-        leadership.beat(turn, self.applied_upto)
+        leadership.beat(turn, self._kept_upto)
         self._answer_reads(turn, leadership)  # a cluster of one needs nobody's confirmation
-        self._applied_by_all = leadership.applied_by_all(self.applied_upto)
+        self._applied_by_all = leadership.applied_by_all(self._kept_upto)
 
     def _answer_reads(self, turn: Turn, leadership: Leadership) -> None:
         for (replica, number), slot in leadership.reads.confirmed():
@@ -297,7 +298,7 @@ class Replica(Views):
         if not self._acceptor.accept(turn, message.ballot, message.slot, message.values[0]):
             return
         self._learner.vote(message.slot, message.ballot, self.settings.replica)
-        vote = m.Accepted(message.ballot, [message.slot], self.applied_upto)
+        vote = m.Accepted(message.ballot, [message.slot], self._kept_upto)
         if self.settings.replicas <= 3:
             # With three replicas, the leader's vote and our own are all we need to know.
             turn.send(sender, vote)
@@ -330,7 +331,7 @@ class Replica(Views):
                 message.ballot,
                 message.number,
                 self.decided_upto,
-                self.applied_upto,
+                self._kept_upto,
                 self._marks.newest,
             ),
         )
@@ -403,6 +404,14 @@ class Replica(Views):
         self._last_time = max(self._last_time, value.time)
         self._outbox.decided(value.batch)
 
+    @property
+    def _kept_upto(self) -> Slot:
+        """Up to here this replica never again needs the log of another one: what it tells them to
+        have applied."""
+        if self._snapshot is None or self._log_survives:
+            return self.applied_upto
+        return min(self._snapshot, self.applied_upto)
+
     def _truncate(self, turn: Turn) -> None:
         """Give up log that every replica has applied; under pressure, half of what is applied
         here, so that a replica that is away cannot make the log overflow. Never what this replica
@@ -410,7 +419,7 @@ class Replica(Views):
         from the newest one on."""
         done = self._acceptor.truncated_upto
         durable = self.applied_upto
-        if self._snapshot is not None and self._snapshot < durable:
+        if self._snapshot is not None and self._log_survives and self._snapshot < durable:
             durable = self._snapshot
         upto = min(self._applied_by_all, durable)
         if self._acceptor.under_pressure:

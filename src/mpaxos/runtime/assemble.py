@@ -88,9 +88,11 @@ def catch_up_locally(memory: Memory, machine: Machine) -> None:
 def recovered(memory: Memory) -> Recovered:
     """What the protocol begins with."""
     found = memory.store.recovered()
-    if memory.kept is not None:
-        return msgspec.structs.replace(found, snapshot=memory.newest.mark.slot)
-    return found
+    if memory.snapshots is None:
+        return found
+    return msgspec.structs.replace(
+        found, snapshot=memory.newest.mark.slot, log_survives=memory.kept is not None
+    )
 
 
 def remembering(applier: Applier, memory: Memory) -> Applier:

@@ -16,8 +16,11 @@ from pathlib import Path
 import msgspec
 
 from mpaxos.config.durability import FORGETS
+from mpaxos.core.output import Write, WriteLives
+from mpaxos.core.types import Record, Recovered, Slot
 from mpaxos.errors import StorageForgotten
 from mpaxos.storage.files import Identity, read_sealed, write_sealed
+from mpaxos.storage.store import LaterStore, Store
 
 LIVES = "lives"
 
@@ -29,9 +32,9 @@ class Lives(msgspec.Struct):
     started: bool = False
     """This replica was started in this life."""
     recovering: bool = False
-    """It has to recover before it votes, whatever its durability: it was replaced."""
-    others: dict[int, int] = {}
-    """The newest known life of each other replica."""
+    """It has to recover before it votes: it has forgotten something, or was replaced."""
+    known: tuple[int, ...] = ()
+    """The newest known life of each replica, by id; empty: all are in their first one."""
 
 
 class LivesFile:
@@ -83,3 +86,76 @@ class LivesFile:
         if not lives.started or durability in FORGETS:
             lives.started = True
             self.save()
+
+
+class LivesStore:
+    """mpaxos.storage.store.Store that adds the lives to another one."""
+
+    def __init__(self, inner: Store, file: LivesFile) -> None:
+        self._inner = inner
+        self._file = file
+
+    def recovered(self) -> Recovered:
+        lives = self._file.lives
+        return msgspec.structs.replace(
+            self._inner.recovered(),
+            life=lives.life,
+            lives=lives.known,
+            recovering=lives.recovering,
+        )
+
+    def write(self, writes: list[Write]) -> None:
+        """As Store.write. Lives are made durable in their place among the other writes: that a
+        recovery is done must not be found without what it learned."""
+        first = 0
+        for index, write in enumerate(writes):
+            if isinstance(write, WriteLives):
+                if index > first:
+                    self._inner.write(writes[first:index])
+                self._save(write)
+                first = index + 1
+        if first < len(writes):
+            self._inner.write(writes[first:])
+
+    def _save(self, write: WriteLives) -> None:
+        lives = self._file.lives
+        lives.known, lives.recovering = write.lives, write.recovering
+        self._file.save()
+
+    def read(self, slot: Slot) -> Record | None:
+        return self._inner.read(slot)
+
+    @property
+    def log_room(self) -> int:
+        return self._inner.log_room
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+class LivesLaterStore(LivesStore):
+    """The same over a store that makes writes durable while its caller goes on."""
+
+    def __init__(self, inner: LaterStore, file: LivesFile) -> None:
+        super().__init__(inner, file)
+        self._later = inner
+        self._ticket = 0
+
+    def submit(self, writes: list[Write]) -> int:
+        """Lives change so seldom that they are waited for, and all that came before them."""
+        if any(isinstance(write, WriteLives) for write in writes):
+            self._later.wait(self._ticket)
+            self.write(writes)
+            self._ticket = max(self._ticket, self._later.durable_upto())
+        else:
+            self._ticket = self._later.submit(writes)
+        return self._ticket
+
+    def durable_upto(self) -> int:
+        return self._later.durable_upto()
+
+    def wait(self, ticket: int) -> None:
+        self._later.wait(ticket)
+
+    def fileno(self) -> int:
+        return self._later.fileno()

@@ -21,14 +21,12 @@ from mpaxos.config import ClusterConfig
 from mpaxos.core.types import Mark, Slot
 from mpaxos.storage.directory import LOG, ReplicaDirectory
 from mpaxos.storage.disk import DiskStore, open_log
-from mpaxos.storage.lives import LivesFile
+from mpaxos.storage.lives import LivesFile, LivesLaterStore, LivesStore
 from mpaxos.storage.pmem import PmemLog, PmemStore
 from mpaxos.storage.restore import Restored, restore
 from mpaxos.storage.scratch import make_scratch
 from mpaxos.storage.snapshots import NO_SNAPSHOT, Snapshot, Snapshots
 from mpaxos.storage.view import PROMISE, ViewStore
-
-AnyStore = PmemStore | PmemLog | DiskStore | ViewStore
 
 
 class Memory:
@@ -44,19 +42,13 @@ class Memory:
         """The newest valid snapshot; moved on as new ones become durable."""
         self.pool: Pool
         """Where the machine's state is."""
-        self.store: AnyStore
+        self.store: LivesStore
+        self.kept: PmemLog | DiskStore | None = None
+        """The log, where it outlives the state: then snapshots bound its truncation."""
+        self.later: LivesLaterStore | None = None
+        """The store, if it can make writes durable while the loop goes on."""
         self._damaged: list[Slot] = [] if restored is None else restored.damaged
         self._closing = ExitStack()
-
-    @property
-    def kept(self) -> PmemLog | DiskStore | None:
-        """The log, where it outlives the state: then snapshots bound its truncation."""
-        return self.store if isinstance(self.store, PmemLog | DiskStore) else None
-
-    @property
-    def later(self) -> DiskStore | None:
-        """The store, if it can make writes durable while the loop goes on."""
-        return self.store if isinstance(self.store, DiskStore) else None
 
     def position(self) -> tuple[Mark, int]:
         """Position and time of the machine. Between two slots only."""
@@ -92,26 +84,28 @@ class Memory:
     def open_store(self, directory: ReplicaDirectory) -> None:
         """Open what the acceptor needs, beside `pool`."""
         marker, identity = directory.marker, directory.identity
-        if marker.memory == "persistent":
-            self.store = PmemStore(self.pool)
-        elif marker.durability == "pmem":
-            log = directory.open_pool(LOG)
-            self._closing.callback(log.close)
-            self.store = PmemLog(log, self.position, self.snapshotted)
-        elif marker.durability == "disk":
-            store = open_log(
+        inner: PmemStore | ViewStore
+        if marker.durability == "disk":
+            disk = open_log(
                 directory.path / LOG,
                 cluster=identity.cluster,
                 replica=identity.replica,
                 applied=self.position,
                 truncatable=self.snapshotted,
             )
-            self._closing.callback(store.close)
-            self.store = store
+            self._closing.callback(disk.close)
+            self.kept = disk
+            self.store = self.later = LivesLaterStore(disk, self.lives)
+            return
+        if marker.durability == "pmem" and marker.memory == "volatile":
+            log = directory.open_pool(LOG)
+            self._closing.callback(log.close)
+            inner = self.kept = PmemLog(log, self.position, self.snapshotted)
         elif marker.durability == "view":
-            self.store = ViewStore(PmemStore(self.pool), directory.path / PROMISE, identity)
+            inner = ViewStore(PmemStore(self.pool), directory.path / PROMISE, identity)
         else:
-            self.store = PmemStore(self.pool)
+            inner = PmemStore(self.pool)
+        self.store = LivesStore(inner, self.lives)
 
     def hold(self, pool: Pool) -> None:
         """`pool` is where the machine's state is."""

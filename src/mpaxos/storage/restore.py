@@ -11,12 +11,13 @@ from __future__ import annotations
 import logging
 import time as clock
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
 from mpaxos._native import ImageTarget, Pool
 from mpaxos.config import ClusterConfig
-from mpaxos.core.types import Batch, Mark, Slot
+from mpaxos.core.types import Mark, Slot
 from mpaxos.errors import ConfigError, ImageError, StorageCorrupt, WireError
 from mpaxos.storage.scratch import make_scratch
 from mpaxos.storage.snapshots import NO_SNAPSHOT, Snapshot, Snapshots
@@ -87,7 +88,7 @@ def _install(pool: Pool, snapshots: Snapshots, slot: Slot) -> Snapshot:
 
 
 def replay(
-    kept: KeptLog, applied: Slot, apply: Callable[[Slot, int, Batch], object]
+    kept: KeptLog, applied: Slot, apply: Callable[[Slot, int, Any], object]
 ) -> tuple[Slot, float]:
     """Apply what the log knows to be decided beyond `applied`; the last slot, and the seconds it
     took. Raises StorageCorrupt when the log lacks a slot."""
