@@ -141,6 +141,7 @@ def answer(role: str, **other: Any) -> dict[str, Any]:
         "durability": "disk",
         "machine": "volatile",
         "snapshot": {"slot": 3, "failure": None},
+        "transfer": {"receiving": None, "sending": [], "problem": None},
         "peers": {"1": {"connected": True}},
         **other,
     }

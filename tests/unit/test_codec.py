@@ -30,6 +30,9 @@ from mpaxos.core.messages import (
     Recover,
     RecoverReply,
     Reject,
+    StateChunk,
+    StateRefused,
+    StateRequest,
     TakeOver,
 )
 from mpaxos.core.output import Output
@@ -68,6 +71,10 @@ def messages() -> list[AnyMessage]:
         ReadIndexRequest(1),
         ReadIndexReply(1, 2),
         TakeOver(BALLOT),
+        StateRequest(0, 0, 4 << 20),
+        StateRequest(2**64 - 1, 2**40, 4 << 20, True),
+        StateChunk(2**64 - 1, 2**40, 2**48, True, 2**41, 2**42, b"bytes"),
+        StateRefused(5, "why"),
         Recover(7),
         RecoverReply(7, BALLOT, True, 9, 8, [1, 1, 7]),
     ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from mpaxos.core.messages import AnyMessage, Envelope
+from mpaxos.core.transfer_io import TransferEvent, TransferStep
 from mpaxos.core.types import Ballot, Batch, Instant, Mark, Record, ReplicaId, Slot, Value
 
 # ------------------------------------------------------------------ events
@@ -80,6 +81,7 @@ Event = (
     | LogRoom
     | Snapshotted
     | Resign
+    | TransferEvent
 )
 
 # ------------------------------------------------------------------ output
@@ -135,6 +137,8 @@ class Output(msgspec.Struct):
     """3. In slot order, no gaps, once per incarnation."""
     reads: list[ReadReady] = []
     """4. Answered once applied that far."""
+    transfer: list[TransferStep] = []
+    """5. Parts of a state transfer; their results come back as events."""
     wake_at: Instant = 0
     """Call step again then, at the latest."""
     room: int = 0

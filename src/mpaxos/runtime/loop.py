@@ -1,7 +1,7 @@
 """The loop: one pass is one turn, and a turn is all that has arrived.
 
     poll sockets -> step the protocol -> make its writes durable -> send its messages
-                 -> apply what is decided -> deliver replies
+                 -> apply what is decided -> deliver replies -> a bit of a state transfer
 
 Python is entered once per turn, never once per request (but to run a machine that is written in
 Python). Everything that the protocol asks for is done in the order of its Output; nothing
@@ -12,14 +12,25 @@ writes durable while its caller goes on does not stop the loop: see mpaxos.runti
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from mpaxos.core.output import Event, LogRoom, Output, Truncate
 from mpaxos.core.replica import Replica
+from mpaxos.core.types import Instant
 from mpaxos.net.plane import AdminRequest, Notice, Plane
 from mpaxos.runtime.applier import Applier
 from mpaxos.runtime.held import Held
 from mpaxos.storage.store import LaterStore, Store
+
+
+class Background(Protocol):
+    """What is done beside the protocol's turns: mpaxos.runtime.transfer.Transfers."""
+
+    def collect(self) -> list[Event]:
+        """What has been done since the last turn."""
+
+    def carry_out(self, output: Output, now: Instant, /) -> None:
+        """Do a bounded part of it; may lower `output.wake_at`."""
 
 
 class Loop:
@@ -33,6 +44,7 @@ class Loop:
         applier: Applier,
         on_admin: Callable[[AdminRequest], None],
         on_notice: Callable[[Notice], None],
+        background: Background | None = None,
         later: LaterStore | None = None,
     ) -> None:
         """`later`: the same store, when its writes need not be waited for; whoever passes it wakes
@@ -43,6 +55,7 @@ class Loop:
         self._applier = applier
         self._on_admin = on_admin
         self._on_notice = on_notice
+        self._background = background
         self._held = None if later is None else Held(later)
         self._output = Output()
         self._pending: list[Event] = []
@@ -74,6 +87,8 @@ class Loop:
         done = self._applier.collect()
         if done.applied is not None:
             events.append(done.applied)
+        if self._background is not None:
+            events += self._background.collect()
         output = self._replica.step(polled.now, events)
         if self._held is None:
             if output.writes:
@@ -93,6 +108,8 @@ class Loop:
             self._on_admin(request)
         for notice in polled.notices:
             self._on_notice(notice)
+        if self._background is not None:
+            self._background.carry_out(output, polled.now)
         self._output = output
 
     def finish(self) -> None:

@@ -20,7 +20,10 @@ from mpaxos.runtime import assemble
 from mpaxos.runtime.held import DurableWatch
 from mpaxos.runtime.loop import Loop
 from mpaxos.runtime.service import load_service
+from mpaxos.runtime.sinks import finish_switch, make_sink
 from mpaxos.runtime.status import Status
+from mpaxos.runtime.transfer import Transfers
+from mpaxos.runtime.transfer_report import TransferReport
 from mpaxos.storage.directory import ReplicaDirectory, open_directory
 from mpaxos.storage.memory import open_memory
 
@@ -39,11 +42,14 @@ def serve(config: ClusterConfig, number: int) -> int:
     started = _process_start()
     _start_logging(number)
     path = config.directory(number)
-    with (
-        open_directory(path, config.cluster_id, number, config) as directory,
-        Process(config, number, directory, started) as process,
-    ):
-        process.run()
+    with open_directory(path, config.cluster_id, number, config) as directory:
+        again = True
+        while again:
+            finish_switch(directory)
+            with Process(config, number, directory, started) as process:
+                again = process.run()
+            # A life ended with a switch to another store: the next one begins at once.
+            gc.unfreeze()
     return 0
 
 
@@ -79,6 +85,9 @@ class Process:
             epoch=time.time_ns() - time.monotonic_ns(),
             seed=incarnation,
         )
+        sink = make_sink(directory, memory, config)
+        self._transfers = Transfers(engine, self._applier, sink, self._plane.wake)
+        self._transfer_report = TransferReport(self._replica)
         self._status = Status(
             cluster=config.name,
             service=config.service,
@@ -90,6 +99,7 @@ class Process:
             machine=self._machine,
             applier=self._applier,
             state_digest=engine.state_digest,
+            transfer=self._transfer_report.report,
             started=started,
         )
         self._loop = Loop(
@@ -100,6 +110,7 @@ class Process:
             on_admin=self._status.answer,
             on_notice=_log_notice,
             later=memory.later,
+            background=self._transfers,
         )
         self._watch = (
             None if memory.later is None else DurableWatch(memory.later.fileno(), self._plane.wake)
@@ -107,9 +118,11 @@ class Process:
         self._status.loop = self._loop
         self._last_view: tuple[int | None, bool] = (-1, False)
         self._turns = 0
+        self._switched = False
 
-    def run(self) -> None:
-        """Serve until a signal asks to stop."""
+    def run(self) -> bool:
+        """Serve until a signal asks to stop; True when a new life is to begin at once, because
+        another store is in the place of this one."""
 
         def stop(signum: int, frame: FrameType | None) -> None:
             self._loop.stop()
@@ -135,9 +148,16 @@ class Process:
                 if taken is not None:
                     self._loop.inject(Snapshotted(taken.mark.slot))
             self._status.after_turn()
+            self._transfer_report.after_turn()
             self._log_changes()
+            if self._transfers.switch is not None and self._transfers.stop_installing():
+                self._loop.finish()
+                self._transfers.switch_store(self._store)
+                self._switched = True
+                return True
         self._loop.finish()
         log.info("stopped on request")
+        return False
 
     def __enter__(self) -> Process:
         return self
@@ -146,7 +166,9 @@ class Process:
         self._plane.close()
         if self._watch is not None:
             self._watch.close()
-        if self._applier.stop(PATIENCE):
+        installed = self._transfers.stop_installing()
+        if self._applier.stop(PATIENCE) and installed:
+            self._transfers.close()
             if self._snapshotter is not None:
                 self._snapshotter.close()
             self._memory.close()
@@ -155,6 +177,8 @@ class Process:
         # far as the command is concerned: it is applied again, as a whole, after the next start.
         log.warning("a command still runs after %s s: leaving without it", PATIENCE)
         logging.shutdown()
+        if self._switched:
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
         os._exit(0 if exc[0] is None else 1)
 
     def _log_changes(self) -> None:
@@ -169,8 +193,7 @@ class Process:
         if replica.too_far_behind:
             log.error(
                 "the logs of all other replicas start after slot %d, the next one needed here: "
-                "this replica still votes, but it cannot catch up (its state would have to be "
-                "copied, which this version cannot do) and answers none of its clients",
+                "this replica still votes, and answers its clients once it has received the state",
                 replica.decided_upto + 1,
             )
         elif replica.is_leader:

@@ -33,10 +33,12 @@ class Status:
         machine: Machine,
         applier: Applier,
         state_digest: Callable[[], int],
+        transfer: Callable[[], dict[str, Any]],
         started: float,
     ) -> None:
         """`setting`: what to say of the durability; `snapshots`: reports on them, None where none
-        are taken; `started`: when this process started, seconds of time.monotonic()."""
+        are taken; `transfer`: how far state transfers are; `started`: when this process started,
+        seconds of time.monotonic()."""
         self._cluster = cluster
         self._service = service
         self._plane = plane
@@ -47,6 +49,7 @@ class Status:
         self._machine = machine
         self._applier = applier
         self._state_digest = state_digest
+        self._transfer = transfer
         self._started = started
         self._in_step_after: float | None = None
         self._digests: list[tuple[AdminRequest, dict[str, Any]]] = []
@@ -112,6 +115,7 @@ class Status:
             "digest": f"{digest:016x}",
             "in_step": self.in_step(),
             "too_far_behind": replica.too_far_behind,
+            "transfer": self._transfer(),
             "clients": counters["connections_client"] + counters["connections_jpaxos"],
             "sessions": info.get("sessions", 0),
             "pool": {

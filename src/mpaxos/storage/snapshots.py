@@ -67,6 +67,8 @@ class Snapshots:
     def __init__(self, directory: Path, identity: Identity, machine: str) -> None:
         """`machine`: the service, "module:Class"."""
         self.directory = directory
+        self.identity = identity
+        self.machine = machine
         self._identity = identity
         self._machine = machine.encode()
 
