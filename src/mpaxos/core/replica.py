@@ -401,14 +401,6 @@ class Replica(Views):
         self._last_time = max(self._last_time, value.time)
         self._outbox.decided(value.batch)
 
-    @property
-    def _kept_upto(self) -> Slot:
-        """Up to here this replica never again needs the log of another one: what it tells them to
-        have applied."""
-        if self._snapshot is None or self._log_survives:
-            return self.applied_upto
-        return min(self._snapshot, self.applied_upto)
-
     def _truncate(self, turn: Turn) -> None:
         """Give up log that every replica has applied; under pressure, half of what is applied
         here, so that a replica that is away cannot make the log overflow. Never what this replica
