@@ -285,8 +285,10 @@ class ImageSource:
 class ImageTarget:
     """Installs the chunks of an image, in order, into a Pool that was created `installing`."""
 
-    def __init__(self, pool: Pool) -> None:
-        """Begins, or goes on where the pool is. Raises ImageError when the pool is not one that
+    def __init__(self, pool: Pool, *, larger: bool = False) -> None:
+        """`larger`: the pool may have a higher limit of the state than the image's replica.
+
+        Begins, or goes on where the pool is. Raises ImageError when the pool is not one that
         is being installed, StorageCorrupt."""
     def install(self, chunk: bytes, promise: tuple[int, int] | None = None) -> bool:
         """Install the chunk that is expected, durably. True for the final one: state, counts and

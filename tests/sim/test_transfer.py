@@ -27,10 +27,12 @@ def short_logs(draw: Callable[..., Plan]) -> Callable[..., Plan]:
 
     def drawn(rng: random.Random, *others: Any) -> Plan:
         plan = draw(rng, *others)
+        # A log must have room for two windows of records, here some 300 bytes each.
+        window = rng.choice([2, 4, 8])
         return msgspec.structs.replace(
             plan,
-            window=rng.choice([2, 16, 16]),
-            log_size=rng.choice([2 << 10, 4 << 10]),
+            window=window,
+            log_size=window * 1024,
             rot=False,
             clients=5,
             client_window=1,

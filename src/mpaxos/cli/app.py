@@ -110,6 +110,9 @@ def init(
     cluster: ClusterOption,
     replica: ReplicaOption = None,
     all_replicas: Annotated[bool, typer.Option("--all", help="All replicas: on one host.")] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="For a replica whose data is lost for good.")
+    ] = False,
     setting: SetOption = None,
 ) -> None:
     """Make the data of a replica, as its durability asks, and a marker of cluster and replica.
@@ -119,8 +122,23 @@ def init(
     the state where it is persistent, is reserved now: a full device shows here and not later.
 
     mpaxos init -c cluster.toml --replica 0
+
+    With --replace it makes a replica that takes the place of one whose data is lost (a wiped
+    machine, a broken device). A majority of the others, the leader among them, must be up when it
+    is started: it first learns from them what it may have voted for, and gets their state. The old
+    data must be gone for good: never start the old replica again.
+
+    mpaxos init -c cluster.toml --replica 2 --replace
     """
     config = _load(cluster, setting)
+    if replace and replica is None:
+        raise ConfigError("init --replace: give --replica N, one at a time")
+    if replace:
+        from mpaxos.cli.storage import replace as replace_replica
+
+        replace_replica(config, replica or 0)
+        print(f"replica {replica}: {config.directory(replica or 0)} is ready; start it")
+        return
     if all_replicas == (replica is not None):
         raise ConfigError("init: give either --replica N or --all")
     from mpaxos.storage.directory import initialise
@@ -158,10 +176,46 @@ def serve(
 
 
 @app.command()
+def grow(
+    cluster: ClusterOption,
+    replica: Annotated[int, typer.Option("--replica", "-r", help="Its id: 0, 1, ...")],
+    size: Annotated[str, typer.Option(help="Of the new pool, e.g. 2GiB.")],
+    state_limit: Annotated[
+        str | None, typer.Option(help="New limit of the state; default: as it was.")
+    ] = None,
+    setting: SetOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+) -> None:
+    """Make the pool of a replica larger. The replica must not run.
+
+    All of it is copied to a new pool, verified, and renamed: there must be room for both. A crash
+    in between leaves the old one.
+
+    Pools may grow one replica after the other while the cluster runs. The limit of the state
+    decides which commands are refused, so it has to change on all of them at the same slot: stop
+    the clients, wait until `mpaxos status` shows the same applied slot everywhere, stop all
+    replicas, and grow each with the same --state-limit; then set limits.state_limit in the cluster
+    file. docs/state-transfer.md has both step by step.
+
+    mpaxos grow -c cluster.toml --replica 0 --size 2GiB
+    """
+    from mpaxos.cli import storage
+    from mpaxos.config import parse_size
+
+    config = _load(cluster, setting)
+    limit = None if state_limit is None else parse_size(state_limit)
+    storage.show(
+        storage.grow(config, replica, parse_size(size), limit, as_json=as_json), as_json=as_json
+    )
+
+
+@app.command()
 def dev(
     service: Annotated[str, typer.Argument(help="module:Class")] = "mpaxos.services.kv:KeyValue",
     replicas: Annotated[int, typer.Option(help="1, 3, 5 or 7.")] = 3,
     pool_size: Annotated[str, typer.Option(help="Of each replica.")] = "256 MiB",
+    durability: Annotated[str, typer.Option(help="pmem, disk, view, epoch or none.")] = "pmem",
+    machine: Annotated[str | None, typer.Option(help="persistent or volatile.")] = None,
 ) -> None:
     """Run local replicas in the foreground, to try a service: nothing to set up, Ctrl-C ends it.
 
@@ -170,7 +224,7 @@ def dev(
     """
     from mpaxos.cli.dev import run_dev
 
-    raise typer.Exit(run_dev(service, replicas, pool_size))
+    raise typer.Exit(run_dev(service, replicas, pool_size, durability, machine))
 
 
 @app.command()

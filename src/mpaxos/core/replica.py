@@ -172,7 +172,9 @@ class Replica(Views):
         if self._leadership is not None and not self._leadership.has_quorum(turn.now):
             self._step_down(turn.now)
         if self._recovery is not None:
-            self._recover(turn, self._recovery)
+            if self._recovery.tick(turn):
+                self._recovery = None
+                self._handlers = self._in_step_handlers
         elif self._leadership is None:
             self._election.tick(turn)
             if self._election.won():
@@ -391,11 +393,6 @@ class Replica(Views):
                 self._lives.vector(),
             ),
         )
-
-    def _recover(self, turn: Turn, recovery: Recovery) -> None:
-        if recovery.tick(turn):
-            self._recovery = None
-            self._handlers = self._in_step_handlers
 
     # ----------------------------------------------------------------------------------------
 

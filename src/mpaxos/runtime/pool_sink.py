@@ -33,14 +33,23 @@ SUFFIX = ".transfer"
 class PoolSink:
     """mpaxos.runtime.transfer.StateSink for a replica whose state is in a pool."""
 
-    def __init__(self, pool: Path, *, cluster: bytes, replica: int, info: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        pool: Path,
+        *,
+        cluster: bytes,
+        replica: int,
+        info: dict[str, Any],
+        larger: bool = False,
+    ) -> None:
         """`pool`: path of the present one; `info`: what its Pool.info() said. The new one is made
-        alike; a larger `size` or `state_limit` in `info` makes it larger."""
+        alike. `larger`: `info` has a higher limit of the state than the images that come."""
         self._path = pool
         self._new = pool.with_name(pool.name + SUFFIX)
         self._cluster = cluster
         self._replica = replica
         self._info = info
+        self._larger = larger
         self._pool: Pool | None = None
         self._target: ImageTarget | None = None
 
@@ -132,7 +141,8 @@ class PoolSink:
             size=self._info["size"],
             installing=True,
         )
-        self._target = ImageTarget(self._pool) if self._pool.installing else None
+        installing = self._pool.installing
+        self._target = ImageTarget(self._pool, larger=self._larger) if installing else None
 
     def _reopen(self) -> Pool:
         """Open it as the pool of a replica. Raises StorageIncomplete when it is none yet."""

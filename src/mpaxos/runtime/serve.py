@@ -11,7 +11,7 @@ import sys
 import time
 from types import FrameType
 
-from mpaxos._native import Batch, Engine
+from mpaxos._native import Batch, Engine, Pool
 from mpaxos.config import ClusterConfig
 from mpaxos.core.output import Snapshotted
 from mpaxos.core.replica import Replica
@@ -19,13 +19,14 @@ from mpaxos.net.plane import Notice
 from mpaxos.runtime import assemble
 from mpaxos.runtime.held import DurableWatch
 from mpaxos.runtime.loop import Loop
+from mpaxos.runtime.scratch_sink import ScratchSink
 from mpaxos.runtime.service import load_service
 from mpaxos.runtime.sinks import finish_switch, make_sink
 from mpaxos.runtime.status import Status
 from mpaxos.runtime.transfer import Transfers
 from mpaxos.runtime.transfer_report import TransferReport
 from mpaxos.storage.directory import ReplicaDirectory, open_directory
-from mpaxos.storage.memory import open_memory
+from mpaxos.storage.memory import open_memory, taken_over
 
 log = logging.getLogger("mpaxos")
 
@@ -43,12 +44,14 @@ def serve(config: ClusterConfig, number: int) -> int:
     _start_logging(number)
     path = config.directory(number)
     with open_directory(path, config.cluster_id, number, config) as directory:
+        taken: Pool | None = None
         again = True
         while again:
             finish_switch(directory)
-            with Process(config, number, directory, started) as process:
+            with Process(config, number, directory, started, taken) as process:
                 again = process.run()
-            # A life ended with a switch to another store: the next one begins at once.
+                taken = process.take() if again else None
+            # It ended with a switch to another store: the next one begins at once.
             gc.unfreeze()
     return 0
 
@@ -57,18 +60,27 @@ class Process:
     """Everything one replica process consists of, put together. A context manager."""
 
     def __init__(
-        self, config: ClusterConfig, number: int, directory: ReplicaDirectory, started: float
+        self,
+        config: ClusterConfig,
+        number: int,
+        directory: ReplicaDirectory,
+        started: float,
+        taken: Pool | None = None,
     ) -> None:
+        """`started`: see Status. `taken`: the scratch pool to go on with."""
         incarnation = secrets.randbits(63)
         service = load_service(config.service)
-        self._memory = memory = open_memory(directory, config)
+        fresh = taken is None
+        memory = open_memory(directory, config) if taken is None else taken_over(directory, taken)
+        self._memory = memory
         self._store = memory.store
         engine = Engine(memory.pool)
         self._machine = assemble.make_machine(service, config, engine, memory.pool.applied_time)
         assemble.catch_up_locally(memory, self._machine)
         # From here on clients find a replica; and a port in use must not cost a life.
         self._sockets, self._plane = assemble.make_plane(config, number, incarnation)
-        memory.lives.begin(config.durability)
+        if fresh:
+            memory.lives.begin(config.durability)
         recovered = assemble.recovered(memory)
         memory.accept()
         applier = assemble.make_applier(service, self._machine, self._plane)
@@ -85,8 +97,8 @@ class Process:
             epoch=time.time_ns() - time.monotonic_ns(),
             seed=incarnation,
         )
-        sink = make_sink(directory, memory, config)
-        self._transfers = Transfers(engine, self._applier, sink, self._plane.wake)
+        self._sink = make_sink(directory, memory, config)
+        self._transfers = Transfers(engine, self._applier, self._sink, self._plane.wake)
         self._transfer_report = TransferReport(self._replica)
         self._status = Status(
             cluster=config.name,
@@ -158,6 +170,11 @@ class Process:
         self._loop.finish()
         log.info("stopped on request")
         return False
+
+    def take(self) -> Pool | None:
+        """After run() was True: the scratch pool to go on with, if the next one is in none of the
+        directory's files."""
+        return self._sink.take() if isinstance(self._sink, ScratchSink) else None
 
     def __enter__(self) -> Process:
         return self

@@ -6,6 +6,7 @@ import logging
 
 from mpaxos.config import ClusterConfig
 from mpaxos.runtime.pool_sink import SUFFIX, PoolSink
+from mpaxos.runtime.scratch_sink import ScratchSink
 from mpaxos.runtime.snapshot_sink import SnapshotSink
 from mpaxos.runtime.transfer import StateSink
 from mpaxos.storage.directory import POOL, ReplicaDirectory
@@ -14,10 +15,8 @@ from mpaxos.storage.memory import Memory
 log = logging.getLogger("mpaxos.transfer")
 
 
-def make_sink(
-    directory: ReplicaDirectory, memory: Memory, config: ClusterConfig
-) -> StateSink | None:
-    """None where nothing is kept that a next life could begin with (durability "none")."""
+def make_sink(directory: ReplicaDirectory, memory: Memory, config: ClusterConfig) -> StateSink:
+    """The one that fits what a restart finds: a pool, a log and snapshots, or nothing."""
     marker = directory.marker
     if marker.memory == "persistent":
         identity = directory.identity
@@ -27,9 +26,9 @@ def make_sink(
             replica=identity.replica,
             info=memory.pool.info(),
         )
-    if memory.snapshots is None:
-        return None
-    return SnapshotSink(config, marker.replica, memory.snapshots)
+    if memory.kept is not None and memory.snapshots is not None:
+        return SnapshotSink(config, marker.replica, memory.snapshots)
+    return ScratchSink(config, marker.replica)
 
 
 def finish_switch(directory: ReplicaDirectory) -> None:

@@ -211,17 +211,16 @@ class Transfers:
         self,
         engine: Engine,
         applier: Applier,
-        sink: StateSink | None,
+        sink: StateSink,
         wake: Callable[[], None],
     ) -> None:
-        """`sink`: None when this replica cannot install a state."""
         self.switch: Switch | None = None
         """The protocol asks for it: to be done before the next turn."""
         self._sink = sink
         self._events: deque[Event] = deque()
         self._maker = ImageMaker(lambda: _native.ImageSource(engine), applier, self._events)
-        self._installer = None if sink is None else Installer(sink, self._events, wake)
-        found = sink.found() if sink is not None else None
+        self._installer = Installer(sink, self._events, wake)
+        found = sink.found()
         if found is not None:
             log.info("a state was being received: going on at chunk %d", found[1])
             self._events.append(InstallFound(*found))
@@ -242,7 +241,7 @@ class Transfers:
                 case CloseImage(job=job):
                     self._maker.close_image(job)
                 case InstallChunk() | DropInstall():
-                    self._install(step)
+                    self._installer.put(step)
                 case Switch():
                     self.switch = step
         again = self._maker.work(now, busy=bool(output.decided))
@@ -251,17 +250,10 @@ class Transfers:
         if again is not None:
             output.wake_at = min(output.wake_at, again)
 
-    def _install(self, step: InstallChunk | DropInstall) -> None:
-        if self._installer is not None:
-            self._installer.put(step)
-        elif isinstance(step, InstallChunk):
-            reason = "this replica keeps its state where it cannot be installed"
-            self._events.append(InstallFailed(step.job, reason))
-
     def switch_store(self, store: Store) -> None:
         """Do what the protocol asked for; `store` must not be written any more. Raises
         StorageError: then it is as it was."""
-        if self._sink is None or self.switch is None:
+        if self.switch is None:
             invariant(False, "a switch that nobody asked for")
             return
         self._sink.switch(store, self.switch.slot)
@@ -269,7 +261,7 @@ class Transfers:
 
     def stop_installing(self) -> bool:
         """Install no more. False when that takes too long."""
-        return self._installer is None or self._installer.stop()
+        return self._installer.stop()
 
     def close(self) -> None:
         """Let go of the engine; called once it applies no more."""

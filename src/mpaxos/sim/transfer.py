@@ -188,7 +188,8 @@ def switch_store(world: World, node: Node, rng: random.Random | None = None) -> 
     invariant(install is not None and install.slot is not None, "a switch to nothing")
     if install is None or install.slot is None:
         return
-    if rng is not None and world.nemesis.active and rng.random() < 0.2:
+    may_die = rng is not None and world.nemesis.active and node.may_crash()
+    if rng is not None and may_die and rng.random() < 0.2:
         raise Crash("before a switch")
     old, slot = node.store, install.slot
     recovered = old.recovered()
@@ -205,7 +206,7 @@ def switch_store(world: World, node: Node, rng: random.Random | None = None) -> 
     new.become(old)
     node.store, node.install = new, None
     world.nemesis.strikes["switch"] = world.nemesis.strikes.get("switch", 0) + 1
-    if rng is not None and world.nemesis.active and rng.random() < 0.2:
+    if rng is not None and may_die and rng.random() < 0.2:
         raise Crash("after a switch")
 
 

@@ -26,7 +26,7 @@ from mpaxos.sim.invariants import Checker, History
 from mpaxos.sim.nemesis import Nemesis
 from mpaxos.sim.network import Network
 from mpaxos.sim.node import Node
-from mpaxos.sim.store import DURABILITIES, FORGETFUL, Crash
+from mpaxos.sim.store import DURABILITIES, Crash
 from mpaxos.sim.transfer import switch_store
 
 HEALED_BOUND = 30 * SECOND
@@ -208,17 +208,11 @@ class World:
 
     def _switch(self, node: Node) -> None:
         """`node` has received a state: it begins a new life with it."""
-        if not node.may_crash():
-            node.transfers.switch = None  # it would forget what is needed now: asked for again
-            self.wake(node)
-            return
         switch_store(self, node, self.rng)
         self.trace(f"node {node.id} switched to the state at slot {node.engine.mark[0]}")
         node.crash()
         self._planned.pop(node.id, None)
         self.network.disconnect(node.id)
-        if node.store.durability in FORGETFUL:
-            node.store.begin_life()
         node.start(reloaded=True)
         self._arrived(node)
 

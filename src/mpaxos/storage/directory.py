@@ -66,10 +66,13 @@ class Marker(msgspec.Struct, frozen=True):
     """The setting `machine`: where the state lives."""
     lives: bool = False
     """There is a file `lives`, as there was not at first."""
+    growing_to: Annotated[int, msgspec.Meta(ge=0, le=1 << 50)] = 0
+    """Bytes of a larger pool that is to take the place of `pool`, or has just done so; 0: none."""
 
 
-def initialise(config: ClusterConfig, replica: int) -> None:
-    """Make the directory of a replica, its durable memory and, last, its marker.
+def initialise(config: ClusterConfig, replica: int, lives: Lives | None = None) -> None:
+    """Make the directory of a replica, its durable memory and, last, its marker. `lives`: of one
+    that takes the place of another; None: it is the first under its id.
 
     Raises ConfigError when the cluster has no such replica, StorageForeign when there is a replica
     or its memory already, StorageFull when there is no room.
@@ -86,7 +89,7 @@ def initialise(config: ClusterConfig, replica: int) -> None:
                 f"{directory} has a {name} already: this replica was initialised before. Nothing "
                 "was changed. Its data may be removed only if the cluster never ran, or is given up"
             )
-    write_replica(config, replica, Lives())
+    write_replica(config, replica, lives or Lives())
 
 
 def write_replica(config: ClusterConfig, replica: int, lives: Lives) -> None:
@@ -108,6 +111,11 @@ def write_replica(config: ClusterConfig, replica: int, lives: Lives) -> None:
         memory=config.machine,
         lives=True,
     )
+    write_marker(directory, marker)
+
+
+def write_marker(directory: Path, marker: Marker) -> None:
+    """Write replica.json, whole or not at all. Raises StorageFull."""
     write_durably(directory / MARKER, msgspec.json.format(msgspec.json.encode(marker)) + b"\n")
 
 
@@ -217,7 +225,15 @@ class ReplicaDirectory:
                 "a reboot)"
             )
         cluster, replica = self.identity.cluster, self.identity.replica
-        return Pool(str(pool), cluster=cluster, replica=replica, size=marker.pool_size)
+        size = marker.pool_size
+        if name == POOL and marker.growing_to and pool.stat().st_size == marker.growing_to:
+            size = marker.growing_to
+        return Pool(str(pool), cluster=cluster, replica=replica, size=size)
+
+    def rewrite_marker(self, **changes: int) -> None:
+        """Change fields of the marker, durably. Raises StorageFull."""
+        self.marker = msgspec.structs.replace(self.marker, **changes)
+        write_marker(self.path, self.marker)
 
     def open_lives(self) -> LivesFile:
         """Raises StorageMissing, StorageForeign, StorageCorrupt."""

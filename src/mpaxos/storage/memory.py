@@ -113,6 +113,19 @@ class Memory:
         self._closing.callback(pool.close)
 
 
+def taken_over(directory: ReplicaDirectory, pool: Pool) -> Memory:
+    """What a replica goes on with, without a crash, whose log and state are both in `pool`, a
+    scratch pool that was filled from another replica and from its own old one."""
+    marker = directory.marker
+    snapshots = None
+    if marker.durability != "none":
+        snapshots = Snapshots(directory.path, directory.identity, marker.machine)
+    memory = Memory(directory.open_lives(), snapshots, None)
+    memory.hold(pool)
+    memory.open_store(directory)
+    return memory
+
+
 def open_memory(directory: ReplicaDirectory, config: ClusterConfig) -> Memory:
     """Open all that the replica of a locked directory remembers, and restore its machine from the
     newest snapshot.
