@@ -101,16 +101,20 @@ MEMORIES = [
 ]
 
 
-@pytest.mark.parametrize(("durability", "machine"), MEMORIES, ids="-".join)
+@pytest.mark.parametrize(
+    ("durability", "machine"), MEMORIES, ids=["-".join(axes) for axes in MEMORIES]
+)
 def test_a_replica_that_lost_everything_is_replaced(
     make_cluster: MakeCluster, durability: str, machine: str
 ) -> None:
     axes = {"durability": durability, "machine": machine}
-    cluster = make_cluster(settings=SHORT_LOG | axes)
+    # A log on disk consists of segments.
+    log = {"pool.log_size": "8 MiB"} if durability == "disk" else {}
+    cluster = make_cluster(settings=SHORT_LOG | axes | log)
     victim = (cluster.leader() + 1) % 3
     with load(cluster) as work:
         cluster.kill(victim)
-        work.puts |= leave_behind(cluster, victim)
+        work.puts |= leave_behind(cluster, victim, 24 if log else 6)
         lose(cluster, victim)
         cluster.start([victim])
         cluster.wait_in_step(victim)
@@ -139,7 +143,7 @@ def test_a_replaced_replica_must_have_lost_its_data(cluster: LocalCluster) -> No
     assert command(cluster, "init", "--all", "--replace").returncode == 2
 
 
-BIG = SHORT_LOG | {"pool.size": "160 MiB", "limits.max_reply_slots": "8192"}
+BIG = SHORT_LOG | {"pool.size": "160 MiB", "limits.max_sessions": "4096"}
 
 
 def receiving(cluster: LocalCluster, number: int) -> dict[str, Any] | None:
