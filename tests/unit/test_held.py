@@ -15,7 +15,7 @@ from mpaxos.core.types import Ballot, Value
 from mpaxos.errors import StorageError
 from mpaxos.net.plane import Polled
 from mpaxos.runtime.applier import InlineApplier
-from mpaxos.runtime.held import MOST, DurableWatch
+from mpaxos.runtime.held import MOST, QUICK, DurableWatch, Held
 from mpaxos.runtime.loop import Loop
 from tests.unit.core_world import FakeBatch
 
@@ -33,9 +33,13 @@ class Scripted:
         self.waited: list[int] = []
         self.fails = False
         self.slot = 0
+        self.now = 0
+        self.takes = 0
+        self.written = 0
         nothing: Any = None
         me: Any = self
         self.loop = Loop(me, me, me, InlineApplier(me), nothing, nothing, later=me)
+        self.loop._held = Held(me, quick=0)
 
     # the plane
     def poll(self, output: Output) -> Polled:
@@ -71,6 +75,11 @@ class Scripted:
     def submit(self, writes: list[Any]) -> int:
         self.submitted += 1
         return self.submitted
+
+    def write(self, writes: list[Any]) -> None:
+        self.now += self.takes
+        self.durable = self.submitted = self.submitted + 1
+        self.written += 1
 
     def durable_upto(self) -> int:
         if self.fails:
@@ -166,6 +175,37 @@ def test_a_device_that_fails_stops_the_loop() -> None:
     with pytest.raises(StorageError):
         world.turn(turn(1, writes=True))
     assert world.said == []
+
+
+def test_a_device_that_is_quick_is_waited_for() -> None:
+    world = Scripted()
+    me: Any = world
+    world.loop._held = Held(me, clock=lambda: world.now)
+    world.takes = QUICK // 10
+    for number in range(1, 5):
+        world.turn(turn(number, writes=True))
+        assert world.said[-1] == ("message", number)
+    assert world.written == 4
+    # It becomes slow: once it is waited for, and then no more.
+    world.takes = 100 * QUICK
+    world.turn(turn(5, writes=True))
+    assert world.said[-1] == ("message", 5) and world.written == 5
+    for number in range(6, 9):
+        world.turn(turn(number, writes=True))
+    assert world.said[-1] == ("message", 5) and world.written == 5
+    # And quick again, which is seen in what is submitted, after some of it.
+    world.takes = 0
+    for number in range(9, 200):
+        world.durable = world.submitted
+        world.turn(turn(number, writes=True))
+        world.now += 1
+    world.durable = world.submitted
+    world.turn(Output())
+    world.turn(turn(200, writes=True))
+    assert world.written > 5
+    assert [what for what in world.said if what[0] == "message"] == [
+        ("message", number) for number in range(1, 201)
+    ]
 
 
 def test_room_that_is_made_wakes_the_protocol() -> None:
