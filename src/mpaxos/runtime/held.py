@@ -5,8 +5,8 @@ is quick the loop waits for it, which is quicker than to hand the work to anothe
 woken by it. Otherwise it does not: a turn's writes are submitted, and what depends on them is
 *held*, its messages, decided batches and reads alike, until they are durable. Later turns are held
 behind it, with writes of their own or without: whatever a turn says may rest on what the turns
-before it wrote. So the replica does the very same things in the very same order as one that waits, only
-later; and a crash loses the held turns as if they had not been taken.
+before it wrote. So the replica does the very same things in the very same order as one that waits,
+only later; and a crash loses the held turns as if they had not been taken.
 
 Meanwhile the loop reads sockets and takes turns, and what they write goes to the device with one
 sync (group commit).
