@@ -114,7 +114,8 @@ def _notes(answer: dict[str, Any]) -> list[str]:
         notes.append(f"runs {text}")
     if not answer["in_step"]:
         notes.append("is catching up")
-    notes += _transfer_notes(answer["transfer"])
+    if "transfer" in answer:  # replicas of earlier versions do not tell
+        notes += _transfer_notes(answer["transfer"])
     cut = [n for n, peer in answer["peers"].items() if not peer["connected"]]
     if cut:
         notes.append(f"is not connected to {', '.join(cut)}")
