@@ -196,8 +196,8 @@ class Replica:
         assert self._pool is not None
         if self._target is not None:
             progress = self._target.progress()
-            chunk, records, size = (progress[name] for name in ("next", "records", "bytes"))
-            return View(promised=self._pool.promised, applied=(-1, chunk, records, size, 0))
+            shown = (-1, progress["next"], progress["records"], progress["bytes"], 0)
+            return View(promised=self._pool.promised, applied=shown)
         assert self._engine is not None
         pool, engine = self._pool, self._engine
         records = {}
