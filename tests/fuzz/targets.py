@@ -196,7 +196,7 @@ def admin_request(data: bytes) -> bool:
         machine=nothing,
         applier=nothing,
         state_digest=lambda: 0,
-        transfer=lambda: {},
+        transfer=dict,
         started=0.0,
     )
     try:
