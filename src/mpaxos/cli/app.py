@@ -13,6 +13,7 @@ from mpaxos.cli import kv
 from mpaxos.cli.bench import bench
 from mpaxos.cli.errors import report
 from mpaxos.config import ClusterConfig, example, from_dict, load
+from mpaxos.config.durability import SURVIVES
 from mpaxos.errors import ConfigError, InvariantViolated, MpaxosError
 from mpaxos.version import __version__
 
@@ -78,12 +79,21 @@ def cluster_new(
     name: Annotated[str, typer.Option(help="What to call the cluster.")] = "demo",
     replicas: Annotated[int, typer.Option(help="1, 3, 5 or 7.")] = 3,
     service: Annotated[str, typer.Option(help="module:Class")] = "mpaxos.services.kv:KeyValue",
+    durability: Annotated[
+        str, typer.Option(help="pmem, disk, view, epoch or none: see docs/durability.md.")
+    ] = "pmem",
+    machine: Annotated[
+        str | None,
+        typer.Option(help="persistent (with pmem only) or volatile; default: what suits."),
+    ] = None,
 ) -> None:
     """Write an example cluster file with a fresh cluster id.
 
     mpaxos cluster new cluster.toml --name bank --service bank:Bank
+
+    mpaxos cluster new cluster.toml --durability disk
     """
-    text = example(name, replicas=replicas, service=service)
+    text = example(name, replicas=replicas, service=service, durability=durability, machine=machine)
     from_dict(tomllib.loads(text), where="arguments")
     try:
         with file.open("x") as output:
@@ -105,10 +115,11 @@ def init(
     ] = False,
     setting: SetOption = None,
 ) -> None:
-    """Make the data of a replica: its pool and a marker of cluster and replica.
+    """Make the data of a replica, as its durability asks, and a marker of cluster and replica.
 
     Done once in the life of a replica, before its first `serve`. What exists is never touched: a
-    replica that lost its data must not come back empty under its id.
+    replica that lost its data must not come back empty under its id. Room for the log, and for
+    the state where it is persistent, is reserved now: a full device shows here and not later.
 
     mpaxos init -c cluster.toml --replica 0
 
@@ -135,7 +146,10 @@ def init(
     numbers = [entry.id for entry in config.replicas] if replica is None else [replica]
     for number in numbers:
         initialise(config, number)
-        print(f"replica {number}: {config.directory(number)} is ready")
+        print(
+            f"replica {number}: {config.directory(number)} is ready (durability "
+            f"{config.durability}, {config.machine} machine: {SURVIVES[config.durability]})"
+        )
 
 
 @app.command()
@@ -198,6 +212,8 @@ def dev(
     service: Annotated[str, typer.Argument(help="module:Class")] = "mpaxos.services.kv:KeyValue",
     replicas: Annotated[int, typer.Option(help="1, 3, 5 or 7.")] = 3,
     pool_size: Annotated[str, typer.Option(help="Of each replica.")] = "256 MiB",
+    durability: Annotated[str, typer.Option(help="pmem, disk, view, epoch or none.")] = "pmem",
+    machine: Annotated[str | None, typer.Option(help="persistent or volatile.")] = None,
 ) -> None:
     """Run local replicas in the foreground, to try a service: nothing to set up, Ctrl-C ends it.
 
@@ -206,7 +222,7 @@ def dev(
     """
     from mpaxos.cli.dev import run_dev
 
-    raise typer.Exit(run_dev(service, replicas, pool_size))
+    raise typer.Exit(run_dev(service, replicas, pool_size, durability, machine))
 
 
 @app.command()

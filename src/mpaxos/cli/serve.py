@@ -10,7 +10,8 @@ import sys
 from mpaxos.cli.errors import report
 from mpaxos.config import ClusterConfig, load
 from mpaxos.config.checks import warnings
-from mpaxos.config.files import describe, process_variables
+from mpaxos.config.durability import SURVIVES
+from mpaxos.config.files import describe, process_variables, unsafe_variable
 from mpaxos.errors import ConfigError, InvariantViolated, MpaxosError
 
 PR_SET_PDEATHSIG = 1
@@ -50,7 +51,16 @@ def _serve(config: ClusterConfig, replica: int) -> int:
     for text in warnings(config):
         print(f"mpaxos: warning: {text}", file=sys.stderr, flush=True)
     directory = config.directory(replica)
-    print(f"mpaxos: replica {replica}: {directory} is on {describe(directory)}", flush=True)
+    unsafe = unsafe_variable(config.durability, directory, os.environ)
+    if unsafe is not None:
+        print(f"mpaxos: warning: {unsafe}", file=sys.stderr, flush=True)
+    print(
+        f"mpaxos: replica {replica}: durability {config.durability}, {config.machine} machine: "
+        f"{SURVIVES[config.durability]}",
+        flush=True,
+    )
+    memory = describe(directory, config.durability)
+    print(f"mpaxos: replica {replica}: {directory} is on {memory}", flush=True)
     return serve(config, replica)
 
 

@@ -16,13 +16,14 @@ FORGETS = frozenset({"view", "epoch"})
 """A restarted replica forgets votes, and asks the others before it takes part again."""
 
 SURVIVES = {
-    "pmem": "the crash of any number of replicas, all at once too",
-    "disk": "the crash of any number of replicas, all at once too, and power cuts",
-    "view": "the crash of a minority at a time: a majority must stay up",
-    "epoch": "the crash of a minority at a time: a majority must stay up",
-    "none": "the crash of a minority, once: a crashed replica does not come back under its id",
+    "pmem": "survives the crash of any number of replicas, all at once too",
+    "disk": "survives the crash of any number of replicas, all at once too",
+    "view": "survives the crash of a minority at a time: a majority must stay up",
+    "epoch": "survives the crash of a minority at a time: a majority must stay up",
+    "none": "survives the crash of a minority: a crashed replica does not come back under its id",
 }
-"""Per durability, for people. pmem adds what its memory survives: mpaxos.config.files."""
+"""Per durability, for people. What a crash of the machine does depends on the memory, too:
+mpaxos.config.files."""
 
 
 def default_machine(durability: str) -> str:

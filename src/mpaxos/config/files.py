@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 MEMORY_TYPES = ("tmpfs", "ramfs")
@@ -51,13 +52,32 @@ def process_variables(durability: str, directory: Path) -> dict[str, str]:
     return variables
 
 
-def describe(path: Path) -> str:
+def describe(path: Path, durability: str = "pmem") -> str:
     """What a directory's memory means for durability and speed, for people."""
     kind, options = _mount_of(path)
     if kind in MEMORY_TYPES:
-        return (
-            f"emulated persistent memory ({kind}): survives crashes of processes, not of machines"
-        )
+        what = "emulated persistent memory" if durability == "pmem" else "memory"
+        return f"{what} ({kind}): survives crashes of processes, not of machines"
+    if durability != "pmem":
+        return f"a file system ({kind})"
     if "dax" in options.split(",") or "dax=always" in options.split(","):
         return f"persistent memory ({kind}, DAX)"
-    return f"an ordinary file system ({kind}): durable through msync, correct but slow"
+    return (
+        f"an ordinary file system ({kind}): durable through msync, correct but slow; "
+        'durability = "disk" is what to use there'
+    )
+
+
+def unsafe_variable(durability: str, directory: Path, environ: Mapping[str, str]) -> str | None:
+    """What to say when a variable of the environment takes durability away, else None."""
+    if environ.get("PMEM_IS_PMEM_FORCE") != "1" or "PMEM_IS_PMEM_FORCE" in process_variables(
+        durability, directory
+    ):
+        return None
+    kind, options = _mount_of(directory)
+    if "dax" in options:
+        return None
+    return (
+        f"PMEM_IS_PMEM_FORCE=1 is set and {directory} is on an ordinary file system ({kind}): "
+        "nothing is synced, and what was acknowledged does not survive a power cut; unset it"
+    )

@@ -32,6 +32,7 @@ from mpaxos.core.recovery import Recovery, ignore
 from mpaxos.core.settings import Settings
 from mpaxos.core.state_source import StateSource
 from mpaxos.core.transfer import StateTarget
+from mpaxos.core.truncation import Truncation
 from mpaxos.core.turn import Turn
 from mpaxos.core.types import (
     Ballot,
@@ -83,9 +84,7 @@ class Replica(Views):
         self._marks = Marks(settings)
         self._reads = ReadQueue(settings, incarnation)
         self._leadership: Leadership | None = None
-        self._applied_by_all: Slot = 0
-        self._snapshot = recovered.snapshot
-        self._log_survives = recovered.log_survives
+        self._truncation = Truncation(recovered, self._acceptor)
         self._leaderless_since: Instant | None = None
         self._handlers: dict[type, Callable[..., None]] = {
             m.Prepare: self._on_prepare,
@@ -129,7 +128,7 @@ class Replica(Views):
         self._learner.advance(turn)
         self._lead_or_follow(turn)
         self._learner.advance(turn)  # a cluster of one decides by its own vote
-        self._truncate(turn)
+        self._truncation.run(turn, self.applied_upto)
         turn.output.room = self._outbox.room
         turn.output.quorum = self._has_quorum(now)
         turn.output.wake_at = self._wake_at(now)
@@ -163,7 +162,7 @@ class Replica(Views):
                     self._election.leader_down(turn.now)
             case o.Snapshotted(upto=upto):
                 invariant(upto <= self.decided_upto, f"a snapshot of undecided slot {upto}")
-                self._snapshot = upto
+                self._truncation.snapshot = upto
             case o.Resign():
                 self._resign(turn)
             case _:
@@ -200,7 +199,7 @@ class Replica(Views):
         self._answer_reads(turn, leadership)
         leadership.beat(turn, self._kept_upto)
         self._answer_reads(turn, leadership)  # a cluster of one needs nobody's confirmation
-        self._applied_by_all = leadership.applied_by_all(self._kept_upto)
+        self._truncation.by_all = leadership.applied_by_all(self._kept_upto)
 
     def _answer_reads(self, turn: Turn, leadership: Leadership) -> None:
         for (replica, number), slot in leadership.reads.confirmed():
@@ -341,7 +340,7 @@ class Replica(Views):
     def _hear_leader(self, message: m.Heartbeat) -> None:
         self._learner.leader_says(message.ballot, message.decided_upto)
         self._marks.compare(message.agreed)
-        self._applied_by_all = max(self._applied_by_all, message.applied_by_all)
+        self._truncation.by_all = max(self._truncation.by_all, message.applied_by_all)
 
     def _on_heartbeat_reply(self, turn: Turn, sender: ReplicaId, message: m.HeartbeatReply) -> None:
         if self._leadership is None or message.ballot != self._leadership.ballot:
@@ -401,20 +400,9 @@ class Replica(Views):
         self._last_time = max(self._last_time, value.time)
         self._outbox.decided(value.batch)
 
-    def _truncate(self, turn: Turn) -> None:
-        """Give up log that every replica has applied; under pressure, half of what is applied
-        here, so that a replica that is away cannot make the log overflow. Never what this replica
-        itself would need after a crash: a state that is durable only in snapshots needs the log
-        from the newest one on."""
-        done = self._acceptor.truncated_upto
-        durable = self.applied_upto
-        if self._snapshot is not None and self._log_survives and self._snapshot < durable:
-            durable = self._snapshot
-        upto = min(self._applied_by_all, durable)
-        if self._acceptor.under_pressure:
-            upto = max(upto, done + (durable - done + 1) // 2)
-        if upto > done:
-            self._acceptor.truncate(turn, upto)
+    @property
+    def _kept_upto(self) -> Slot:
+        return self._truncation.kept_upto(self.applied_upto)
 
     def _has_quorum(self, now: Instant) -> bool:
         if self.leader is not None:

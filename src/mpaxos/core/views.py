@@ -25,9 +25,6 @@ class Views:
     _peers: tuple[ReplicaId, ...]
     _reads: ReadQueue
     _recovery: Recovery | None
-    _snapshot: Slot | None
-    _log_survives: bool
-    applied_upto: Slot
 
     @property
     def leader(self) -> ReplicaId | None:
@@ -79,11 +76,3 @@ class Views:
         """Lengths of the bounded queues, by name."""
         queued = self._leadership.queued if self._leadership else 0
         return {"outbox": len(self._outbox), "reads": len(self._reads), "proposals": queued}
-
-    @property
-    def _kept_upto(self) -> Slot:
-        """Up to here this replica never again needs the log of another one: what it tells them to
-        have applied."""
-        if self._snapshot is None or self._log_survives:
-            return self.applied_upto
-        return min(self._snapshot, self.applied_upto)

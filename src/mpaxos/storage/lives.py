@@ -141,10 +141,15 @@ class LivesLaterStore(LivesStore):
         self._later = inner
         self._ticket = 0
 
-    def submit(self, writes: list[Write]) -> int:
-        """Lives change so seldom that they are waited for, and all that came before them."""
+    def write(self, writes: list[Write]) -> None:
+        """Lives come after all that was submitted before them, too."""
         if any(isinstance(write, WriteLives) for write in writes):
             self._later.wait(self._ticket)
+        super().write(writes)
+
+    def submit(self, writes: list[Write]) -> int:
+        """Lives change so seldom that they are waited for."""
+        if any(isinstance(write, WriteLives) for write in writes):
             self.write(writes)
             self._ticket = max(self._ticket, self._later.durable_upto())
         else:
