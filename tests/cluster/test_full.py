@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,7 @@ from mpaxos.services.kv import KeyValueClient
 from tests.cluster.conftest import MakeCluster
 from tests.cluster.services import Trouble
 from tests.cluster.test_transfer import command
+from tests.soak.rig import Plan, Soak
 
 LIMIT = {"limits.state_limit": "1 MiB"}
 
@@ -108,3 +110,10 @@ def test_no_room_for_a_pool_is_said_before_anything_is_made(make_cluster: MakeCl
     assert not list(cluster.config.directory(1).glob("pool.*"))
     cluster.start([1])
     cluster.wait_in_step(1)
+
+
+def test_nothing_grows_behind_a_replica_that_is_away(memory_path: Path) -> None:
+    """A small soak; `python -m tests.soak` is the large one."""
+    peaks = Soak(memory_path, Plan(commands=200_000, pool=64, rounds=2)).run()
+    assert peaks.log_used > peaks.log_size // 2, "the log was never full: nothing was tested"
+    assert peaks.transfers > 0

@@ -154,11 +154,23 @@ def test_status_of_a_cluster() -> None:
         1: answer("follower", running=slow, snapshot={"slot": 0, "failure": "No space left"}),
         2: {"error": "cannot be asked"},
     }
+    answers[0]["transfer"] = {
+        "receiving": None,
+        "sending": [{"target": 1, "made": 5 << 20, "total": 9 << 20, "percent": 55, "rate": 0}],
+        "problem": None,
+    }
+    answers[1]["transfer"] = {
+        "receiving": {"source": 0, "installed": 4 << 20, "percent": 44, "rate": 3 << 20},
+        "sending": [],
+        "problem": None,
+    }
     assert exit_status(answers) == 0
     assert exit_status({0: answers[1], 2: answers[2]}) == 1
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(table(answers))
     shown = console.export_text()
+    assert "replica 0 sends its state to replica 1: 5 MiB, about 55 %" in shown
+    assert "receives the state of replica 0: 4 MiB, about 44 %, 3 MiB/s" in shown
     for text in (
         "demo, disk + volatile",
         "leader",

@@ -204,9 +204,7 @@ def grow(
 
     config = _load(cluster, setting)
     limit = None if state_limit is None else parse_size(state_limit)
-    storage.show(
-        storage.grow(config, replica, parse_size(size), limit, as_json=as_json), as_json=as_json
-    )
+    storage.grow(config, replica, parse_size(size), limit, as_json=as_json)
 
 
 @app.command()

@@ -120,7 +120,8 @@ def _notes(answer: dict[str, Any]) -> list[str]:
     snapshot = answer["snapshot"]
     if snapshot is not None and snapshot["failure"] is not None:
         notes.append(f"cannot take a snapshot, and keeps its log: {snapshot['failure']}")
-    notes += _transfer_notes(answer["transfer"])
+    if "transfer" in answer:  # replicas of earlier versions do not tell
+        notes += _transfer_notes(answer["transfer"])
     cut = [n for n, peer in answer["peers"].items() if not peer["connected"]]
     if cut:
         notes.append(f"is not connected to {', '.join(cut)}")

@@ -5,39 +5,16 @@ from __future__ import annotations
 import json
 import sys
 import time
-from contextlib import closing
 
 import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from mpaxos._native import Engine, ImageSource
 from mpaxos.config import ClusterConfig, format_size
-from mpaxos.errors import ConfigError, invariant
-from mpaxos.runtime.pool_sink import PoolSink
-from mpaxos.storage.directory import POOL, ReplicaDirectory, initialise, open_directory
+from mpaxos.errors import ConfigError
+from mpaxos.runtime import grow as runtime
+from mpaxos.storage.directory import initialise
 from mpaxos.storage.lives import Lives
-from mpaxos.storage.pmem import PmemStore
-
-CHUNK = 1 << 20
-"""Bytes of a chunk when nobody has to be served meanwhile."""
-
-SPARE = 64 << 20
-"""Bytes by which a pool has to become larger, at least: below it is not worth the copy."""
-
-
-class Grown(msgspec.Struct):
-    """What `mpaxos grow` did."""
-
-    replica: int
-    old_size: int
-    new_size: int
-    state_limit: int
-    applied: int
-    """Slot; the same on all replicas before a limit is raised."""
-    bytes: int
-    """Copied."""
-    seconds: float
 
 
 def replace(config: ClusterConfig, replica: int) -> None:
@@ -56,104 +33,31 @@ def replace(config: ClusterConfig, replica: int) -> None:
 
 def grow(
     config: ClusterConfig, replica: int, size: int, state_limit: int | None, *, as_json: bool
-) -> Grown:
-    """Make the pool of a stopped replica larger: all of it is copied to a new one, which then
-    takes its place. Raises ConfigError, StorageError; then the pool is as it was."""
-    path = config.directory(replica)
-    with open_directory(path, config.cluster_id, replica) as directory:
-        if directory.marker.memory != "persistent":
-            raise ConfigError(
-                "grow: a volatile machine has no pool that lasts; set a larger pool.size in the "
-                "cluster file and restart the replica"
-            )
-        with closing(directory.open_store()) as store:
-            return _grow(directory, store, size, state_limit, as_json=as_json)
-
-
-def _grow(
-    directory: ReplicaDirectory,
-    store: PmemStore,
-    size: int,
-    state_limit: int | None,
-    *,
-    as_json: bool,
-) -> Grown:
-    began = time.monotonic()
-    info = dict(store.pool.info())
-    old_size, old_limit = int(info["size"]), int(info["state_limit"])
-    limit = old_limit if state_limit is None else state_limit
-    _check(size, old_size, limit, old_limit, int(info["log_size"]))
-    identity = directory.identity
-    sink = PoolSink(
-        directory.path / POOL,
-        cluster=identity.cluster,
-        replica=identity.replica,
-        info=info | {"size": size, "state_limit": limit},
-        larger=limit > old_limit,
+) -> None:
+    """Grow a pool with a progress bar, and print what was done. Raises ConfigError,
+    StorageError."""
+    bar = Progress(
+        TextColumn("copying"),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        console=Console(stderr=True),
+        disable=as_json or not sys.stderr.isatty(),
     )
-    try:
-        sink.begin()
-        slot, copied = _copy(store, sink, shown=not as_json)
-        # From here on either size of the file is right.
-        directory.rewrite_marker(growing_to=size)
-        sink.switch(store, slot)
-        directory.rewrite_marker(pool_size=size, growing_to=0)
-    except BaseException:
-        sink.drop()
-        raise
-    seconds = time.monotonic() - began
-    return Grown(identity.replica, old_size, size, limit, slot, copied, seconds)
-
-
-def _check(size: int, old_size: int, limit: int, old_limit: int, log_size: int) -> None:
-    if size < old_size + SPARE:
-        raise ConfigError(
-            f"grow: the pool has {format_size(old_size)}; the new size must be at least "
-            f"{format_size(old_size + SPARE)}"
+    with bar:
+        task = bar.add_task("copying", total=None)
+        grown = runtime.grow(
+            config,
+            replica,
+            size,
+            state_limit,
+            lambda done, total: bar.update(task, completed=done, total=total),
         )
-    if limit < old_limit:
-        raise ConfigError(
-            f"grow: the limit of the state is {format_size(old_limit)} and cannot be lowered"
-        )
-    room = (size - log_size) * 9 // 10
-    if limit > room:
-        raise ConfigError(
-            f"grow: a state of {format_size(limit)} needs a larger pool; one of "
-            f"{format_size(size)} has room for {format_size(room)}"
-        )
+    _show(grown, as_json=as_json)
 
 
-def _copy(store: PmemStore, sink: PoolSink, *, shown: bool) -> tuple[int, int]:
-    """All of the state, verified at the end; its slot, and the bytes it took."""
-    copied, slot = 0, None
-    console = Console(stderr=True)
-    with (
-        closing(ImageSource(Engine(store.pool))) as source,
-        Progress(
-            TextColumn("copying"),
-            BarColumn(),
-            DownloadColumn(binary_units=True),
-            TransferSpeedColumn(),
-            console=console,
-            disable=not (shown and sys.stderr.isatty()),
-        ) as progress,
-    ):
-        task = progress.add_task("copying", total=None)
-        while slot is None:
-            chunk = source.next(CHUNK)
-            if chunk is None:
-                break
-            slot = sink.install(chunk)
-            copied += len(chunk)
-            done = source.progress()
-            total = copied * max(done["total"], done["items"]) // max(1, done["items"])
-            progress.update(task, completed=copied, total=max(copied, total))
-    invariant(slot is not None, "an image without an end")
-    return slot or 0, copied
-
-
-def show(grown: Grown, *, as_json: bool) -> None:
-    """Print what was done, and what is to be done next."""
+def _show(grown: runtime.Grown, *, as_json: bool) -> None:
+    """Print what was done, or one JSON document."""
     if as_json:
         print(json.dumps(msgspec.to_builtins(grown)))
         return

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from mpaxos._native import ImageTarget, Pool
+from mpaxos.core.output import Write, WritePromise, WriteRecord
 from mpaxos.core.transfer import carried_over
-from mpaxos.core.types import Slot
+from mpaxos.core.types import Ballot, Slot
 from mpaxos.errors import MpaxosError, StorageError, invariant
 from mpaxos.storage.files import sync_directory
 from mpaxos.storage.pmem import PmemStore
@@ -122,7 +123,15 @@ class PoolSink:
         invariant(slot >= recovered.applied.slot, f"a switch back to slot {slot}")
         pool = self._reopen()
         try:
-            PmemStore(pool).write(carried_over(recovered, store, slot))
+            # A switch that was interrupted has written some of it: the promise last of all.
+            held = {number for number, _, _ in pool.slots()}
+            writes: list[Write] = [
+                write
+                for write in carried_over(recovered, store, slot)
+                if (isinstance(write, WriteRecord) and write.record.slot not in held)
+                or (isinstance(write, WritePromise) and write.ballot > Ballot(*pool.promised))
+            ]
+            PmemStore(pool).write(writes)
         finally:
             pool.close()
         with open(self._new, "rb") as file:

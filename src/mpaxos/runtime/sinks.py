@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from mpaxos.config import ClusterConfig
+from mpaxos.errors import StorageFull
 from mpaxos.runtime.pool_sink import SUFFIX, PoolSink
 from mpaxos.runtime.scratch_sink import ScratchSink
 from mpaxos.runtime.snapshot_sink import SnapshotSink
@@ -47,7 +48,13 @@ def finish_switch(directory: ReplicaDirectory) -> None:
         )
         slot = sink.complete_at()
         if slot is not None and slot > store.pool.applied_upto:
-            sink.switch(store, slot)
+            try:
+                sink.switch(store, slot)
+            except StorageFull as error:
+                # The old pool still counts, and the state can be had again.
+                log.warning("a state that had been received is given up: %s", error)
+                sink.drop()
+                return
             log.info("switched to the state at slot %d that had been received", slot)
     finally:
         store.close()
