@@ -13,7 +13,7 @@ cd "$(dirname "$0")/.."
 . scripts/tools.sh
 
 NATIVE=(batch client jpaxos peer pool requests)
-PYTHON=(admin arguments config control marker values wire)
+PYTHON=(admin arguments config control marker sealed snapshot values wire)
 ATHERIS=atheris==3.0.0
 SECONDS_ALL=${FUZZ_SECONDS:-60}
 CORPUS=${FUZZ_CORPUS:-build/corpus}

@@ -11,6 +11,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "image_target.hpp"
 #include "pool_layout.hpp"
 #include "recorder.hpp"
 #include "sessions.hpp"
@@ -32,6 +33,8 @@ class Audit {
     auto* root =
         static_cast<PoolRoot*>(pmemobj_direct(pmemobj_root(pool_, sizeof(PoolRoot))));
     fixed(*root);
+    if (root->engine.installing.bits != 0) installation(*root);
+    const auto known_early = ranges_.size();
     reach(root->header.log_offset, root->header.log_size, "the log");
     const auto places = root->header.limits.max_sessions;
     reach(root->engine.session_table, places * 8, "the session table");
@@ -49,6 +52,8 @@ class Audit {
       names_ += (names_.empty() ? "" : ",") + std::string(container.name);
     }
     compare();
+    // What is installed is read when the image is complete, and damage to it noticed then.
+    if (root->engine.installing.bits != 0) ranges_.resize(known_early);
   }
 
   std::string report() const {
@@ -91,6 +96,17 @@ class Audit {
     if (!reachable_.emplace(offset, needed).second) {
       throw Finding(std::string(what) + " is referred to twice");
     }
+  }
+
+  void installation(const PoolRoot& root) {
+    const auto offset = read_word_unchecked(root.engine.installing);
+    const auto* state = reinterpret_cast<Installation*>(base_ + offset);
+    reach(offset, sizeof *state, "the installation");
+    counts(&root.engine.installing, sizeof(Word));
+    if (state->crc != 0) counts(state, sizeof *state);
+    std::uint64_t parts = 0;
+    if (state->parts.tree != 0) subtree(state->parts.tree, parts);
+    if (parts != state->parts.count) throw Finding("an installation miscounts its parts");
   }
 
   void session(std::uint64_t offset) {

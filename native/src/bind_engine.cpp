@@ -102,7 +102,12 @@ std::uint64_t state_digest(Engine& engine) {
 void bind_engine(nb::module_& m) {
   nb::class_<Engine>(m, "Engine")
       .def(
-          "__init__", [](Engine* self, FilePool& pool) { new (self) Engine(pool); }, "pool"_a,
+          "__init__",
+          [](Engine* self, FilePool& pool) {
+            invariant(!pool.log_only(), "an engine in a pool that is for a log only");
+            new (self) Engine(pool);
+          },
+          "pool"_a,
           nb::keep_alive<1, 2>())
       .def("apply_kv", &apply_kv, "slot"_a, "time"_a, "batch"_a)
       .def("query_kv", &query_kv, "batch"_a)

@@ -90,8 +90,11 @@ void bind_image(nb::module_& m) {
 
   nb::class_<ImageTarget>(m, "ImageTarget")
       .def(
-          "__init__", [](ImageTarget* self, FilePool& pool) { new (self) ImageTarget(pool); },
-          "pool"_a, nb::keep_alive<1, 2>())
+          "__init__",
+          [](ImageTarget* self, FilePool& pool, bool larger) {
+            new (self) ImageTarget(pool, larger);
+          },
+          "pool"_a, nb::kw_only(), "larger"_a = false, nb::keep_alive<1, 2>())
       .def("install", &install, "chunk"_a, "promise"_a.none() = nb::none())
       .def_prop_ro("complete", &ImageTarget::complete)
       .def("progress", &target_progress);

@@ -28,7 +28,9 @@ std::array<std::uint8_t, 16> cluster_id(const nb::bytes& bytes) {
 void create(const std::string& path, std::uint64_t size, std::uint64_t log_size,
             const nb::bytes& cluster, std::uint32_t replica, std::uint32_t replicas,
             const std::string& machine, std::uint64_t state_limit, std::uint64_t max_sessions,
-            std::uint64_t max_reply_slots, bool installing) {
+            std::uint64_t max_reply_slots, bool installing, bool log_only) {
+  invariant(log_only == (max_sessions == 0), "sessions are where the state is");
+  invariant(!(log_only && installing), "no image is installed in a pool for a log only");
   const PoolSpec spec{path,
                       size,
                       log_size / kUnit * kUnit,
@@ -111,16 +113,19 @@ void bind_storage(nb::module_& m) {
   nb::class_<FilePool>(m, "Pool")
       .def_static("create", &create, "path"_a, nb::kw_only(), "size"_a, "log_size"_a, "cluster"_a,
                   "replica"_a, "replicas"_a, "machine"_a, "state_limit"_a, "max_sessions"_a,
-                  "max_reply_slots"_a, "installing"_a = false)
+                  "max_reply_slots"_a, "installing"_a = false, "log_only"_a = false)
       .def("__init__", &open_pool, "path"_a, nb::kw_only(), "cluster"_a, "replica"_a, "size"_a,
            "installing"_a = false)
       .def("info", &info)
       .def_prop_ro("promised",
                    [](FilePool& p) { return Ballot(p.promised().round, p.promised().leader); })
       .def_prop_ro("installing", &FilePool::installing)
+      .def_prop_ro("log_only", &FilePool::log_only)
       .def_prop_ro("applied_upto", &applied<&AppliedRoot::slot>)
       .def_prop_ro("applied_digest", &applied<&AppliedRoot::digest>)
       .def_prop_ro("applied_time", &applied<&AppliedRoot::time>)
+      .def_prop_ro("decided_upto", &FilePool::decided_upto)
+      .def("write_decided", &FilePool::write_decided, "upto"_a)
       .def_prop_ro("truncated_upto", [](FilePool& p) { return p.log().truncated_upto(); })
       .def_prop_ro("log_room", [](FilePool& p) { return p.log().room(); })
       .def_prop_ro("log_size", [](FilePool& p) { return p.log().capacity(); })

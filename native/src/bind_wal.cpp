@@ -46,7 +46,8 @@ std::vector<WalItem> items_of(const nb::list& list) {
     invariant(tuple.size() == 6, "a write has six fields");
     const auto kind = nb::cast<std::uint8_t>(tuple[0]);
     const bool is_record = kind == kWalRecord;
-    invariant(is_record || kind == kWalPromise || kind == kWalTruncate, "an unknown kind of write");
+    invariant(is_record || kind == kWalPromise || kind == kWalTruncate || kind == kWalDecided,
+              "an unknown kind of write");
     invariant(is_record == !tuple[5].is_none(), "a record has a batch, nothing else has one");
     items.push_back({static_cast<WalKind>(kind), nb::cast<std::uint64_t>(tuple[1]),
                      nb::cast<std::uint64_t>(tuple[2]), nb::cast<std::uint32_t>(tuple[3]),
@@ -123,6 +124,7 @@ void bind_wal(nb::module_& m) {
   m.attr("WAL_PROMISE") = static_cast<int>(kWalPromise);
   m.attr("WAL_RECORD") = static_cast<int>(kWalRecord);
   m.attr("WAL_TRUNCATE") = static_cast<int>(kWalTruncate);
+  m.attr("WAL_DECIDED") = static_cast<int>(kWalDecided);
   const auto released = nb::call_guard<nb::gil_scoped_release>();
   nb::class_<Wal>(m, "Wal")
       .def_static("create", &create, "path"_a, nb::kw_only(), "cluster"_a, "replica"_a,
@@ -132,6 +134,7 @@ void bind_wal(nb::module_& m) {
       .def("info", &info)
       .def_prop_ro("promised", [](Wal& wal) { return wal.promised(); })
       .def_prop_ro("truncated_upto", &Wal::truncated_upto)
+      .def_prop_ro("decided_upto", &Wal::decided_upto)
       .def_prop_ro("log_room", &Wal::room)
       .def_prop_ro("log_size", &Wal::capacity)
       .def("slots", &slots)

@@ -105,7 +105,9 @@ void initialise(PMEMobjpool* pool, const PoolSpec& spec) {
   header.crc = crc_upto(&header, offsetof(PoolHeader, crc));
   root->promises[0].crc = crc_upto(&root->promises[0], offsetof(PromiseCell, crc));
   root->promise_word = root->tail = root->head = root->truncated = make_word(0);
-  root->engine.session_table = zeroed(pool, spec.limits.max_sessions * 8, spec);
+  if (spec.limits.max_sessions > 0) {  // otherwise it is for a log only
+    root->engine.session_table = zeroed(pool, spec.limits.max_sessions * 8, spec);
+  }
   if (spec.installation > 0) {
     root->engine.installing = make_word(zeroed(pool, spec.installation, spec));
   }
@@ -219,7 +221,7 @@ FilePool::FilePool(const std::string& path, const std::array<std::uint8_t, 16>& 
     if (applied.crc != crc_upto(&applied, offsetof(AppliedRoot, crc))) {
       throw Error(ErrorKind::kStorageCorrupt, "the applied position does not match its checksum");
     }
-    if (log_->truncated_upto() > applied.slot) {
+    if (log_->truncated_upto() > applied.slot && !log_only()) {
       throw Error(ErrorKind::kStorageCorrupt, "the log is truncated beyond the applied position");
     }
   } catch (const Error& error) {
@@ -334,9 +336,21 @@ void FilePool::write(const std::optional<Promise>& promise, const std::vector<Re
   log_->append(records);
   if (truncate_upto > 0) {
     const auto applied = load_shared(root_->engine.applied.slot);
-    invariant(truncate_upto <= applied, "truncation beyond the applied slot");
+    invariant(log_only() || truncate_upto <= applied, "truncation beyond the applied slot");
     log_->truncate(truncate_upto);
   }
+}
+
+std::uint64_t FilePool::decided_upto() const {
+  const auto& word = root_->engine.decided;
+  return word.bits == 0 ? 0 : read_word(word, "decided position");
+}
+
+void FilePool::write_decided(std::uint64_t upto) {
+  invariant(pool_ != nullptr && log_only(), "the state's position says what is decided");
+  auto& word = root_->engine.decided;
+  __atomic_store_n(&word.bits, make_word(upto).bits, __ATOMIC_RELEASE);
+  pmemobj_persist(pool_, &word, sizeof word);
 }
 
 void FilePool::end_installing(Transaction& tx, std::uint64_t slot,

@@ -54,11 +54,17 @@ class FilePool : public Pool {
   Log& log() { return *log_; }
   Promise promised() const { return promised_; }
   bool is_pmem() const { return is_pmem_; }
+  // The state lives elsewhere, in a scratch pool, and is made durable by snapshots: here are the
+  // promise and the log alone.
+  bool log_only() const { return root_->header.limits.max_sessions == 0; }
 
   // Durable on return, in this order: promise, records, truncation. All or nothing as far as
   // room is concerned.
   void write(const std::optional<Promise>& promise, const std::vector<RecordIn>& records,
              std::uint64_t truncate_upto);
+  // Of a pool for a log only: records up to here are decided. Only ever too low.
+  std::uint64_t decided_upto() const;
+  void write_decided(std::uint64_t upto);
   void close();
 
   // An image is being installed (image_target.hpp); nothing else may be done with the pool.

@@ -34,7 +34,8 @@ std::string key_of(std::uint64_t offset) {
 
 }  // namespace
 
-ImageTarget::ImageTarget(FilePool& pool) : pool_(pool), root_(&pool.engine_root()) {
+ImageTarget::ImageTarget(FilePool& pool, bool larger)
+    : pool_(pool), root_(&pool.engine_root()), larger_(larger) {
   if (!pool.installing()) {
     throw Error(ErrorKind::kImage,
                 "the pool was not created to install an image in it, or has a complete one");
@@ -103,7 +104,9 @@ void ImageTarget::apply(Transaction& tx, const Record& record) {
     case RecordKind::kHead: {
       const auto& here = pool_.limits();
       const auto& there = record.limits;
-      if (there.state_limit != here.state_limit || there.max_sessions != here.max_sessions ||
+      const bool fits = there.state_limit == here.state_limit ||
+                        (larger_ && there.state_limit < here.state_limit);
+      if (!fits || there.max_sessions != here.max_sessions ||
           there.max_reply_slots != here.max_reply_slots) {
         refuse("the image is of a replica with other limits (state, sessions or reply slots): "
                "create the pool with the limits of the cluster");

@@ -36,7 +36,8 @@ static_assert(sizeof(Installation) == 192);
 class ImageTarget {
  public:
   // Throws kImage unless the pool was created to be installed. Throws kStorageCorrupt.
-  explicit ImageTarget(FilePool& pool);
+  // `larger`: the pool may have a higher limit of the state than the image's replica.
+  explicit ImageTarget(FilePool& pool, bool larger = false);
 
   // Installs the chunk that is expected, durably; true when it was the final one: the pool is
   // complete then. `promise` is set with the final one. Nothing is changed when it throws: kWire
@@ -69,6 +70,7 @@ class ImageTarget {
   EngineRoot* root_;
   Installation* state_ = nullptr;
   std::array<ContainerRoot*, kMaxContainers> numbers_{};  // in the present chunk
+  bool larger_;
   bool complete_ = false;
 };
 

@@ -56,7 +56,8 @@ struct EngineRoot {
   AppliedRoot applied;
   std::uint64_t session_table;  // pool offset of an array of max_sessions pool offsets
   Word installing;  // pool offset of an Installation (image_target.hpp); all 0: none, as usual
-  std::uint64_t reserved[6];
+  Word decided;  // of a pool for a log only: records up to here are decided, if not more; or 0
+  std::uint64_t reserved[5];
   ContainerRoot containers[kMaxContainers];
 };
 

@@ -16,7 +16,8 @@
 
 namespace mpaxos {
 
-// One thing to write: kWalPromise (round, leader), kWalRecord (all), kWalTruncate (slot).
+// One thing to write: kWalPromise (round, leader), kWalRecord (all), kWalTruncate (slot),
+// kWalDecided (slot).
 struct WalItem {
   WalKind kind;
   std::uint64_t slot;
@@ -58,6 +59,7 @@ class Wal {
 
   WalBallot promised() const { return index_.promised(); }
   std::uint64_t truncated_upto() const { return index_.truncated(); }
+  std::uint64_t decided_upto() const { return index_.decided(); }
   const std::map<std::uint64_t, WalIndex::Known>& slots() const { return index_.all(); }
   // Bytes that records of at most largest() bytes may take together, each counted with its length
   // rounded up to 64 plus 64.

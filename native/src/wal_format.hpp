@@ -88,6 +88,7 @@ enum WalKind : std::uint8_t {
   kWalTruncate = 3,  // slot: records up to here are given up
   kWalOpened = 4,
   kWalClosed = 5,
+  kWalDecided = 6,  // slot: records up to here are decided; only ever too low
 };
 
 inline constexpr std::uint8_t kWalLast = 1;  // flag: the last of its group

@@ -22,6 +22,7 @@ void WalIndex::apply(const WalHeader& header, std::uint64_t segment, std::uint64
       return;
     case kWalRecord: return accept(header, segment, offset, std::move(batch));
     case kWalTruncate: return truncate(header.slot);
+    case kWalDecided: decided_ = std::max(decided_, header.slot); return;
     case kWalOpened:
     case kWalClosed: return;
     default: invariant(false, "a record of unknown kind");

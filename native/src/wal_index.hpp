@@ -42,6 +42,7 @@ class WalIndex {
   const std::map<std::uint64_t, Known>& all() const { return known_; }
   WalBallot promised() const { return promised_; }
   std::uint64_t truncated() const { return truncated_; }
+  std::uint64_t decided() const { return decided_; }
   // The oldest segment below `current`, or that itself, with a record that is still needed.
   std::uint64_t oldest_needed(std::uint64_t current);
 
@@ -58,6 +59,7 @@ class WalIndex {
   std::uint64_t oldest_ = 1;
   WalBallot promised_{0, 0};
   std::uint64_t truncated_ = 0;
+  std::uint64_t decided_ = 0;
   std::deque<std::pair<std::uint64_t, std::uint64_t>> kept_;  // (slot, sequence), oldest first
   std::uint64_t kept_bytes_ = 0;
   std::uint64_t cache_size_;

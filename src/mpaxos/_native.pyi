@@ -145,9 +145,12 @@ class Pool:
         max_sessions: int,
         max_reply_slots: int,
         installing: bool = False,
+        log_only: bool = False,
     ) -> None:
         """Create atomically (temporary name, fsync, rename, fsync of the directory). With
         `installing` it is one for an ImageTarget, and no replica until the image is complete.
+        With `log_only` (the limits are 0 then) it is for promise and log of a replica whose state
+        lives elsewhere: its applied position means nothing and does not bound truncation.
         Raises StorageFull, StorageForeign (something is already there)."""
     def __init__(
         self, path: str, *, cluster: bytes, replica: int, size: int, installing: bool = False
@@ -158,10 +161,17 @@ class Pool:
     @property
     def installing(self) -> bool:
         """An image is to be installed in this pool and is not complete."""
+    @property
+    def log_only(self) -> bool: ...
     def info(self) -> dict[str, int | str]:
         """size, log_size, replicas, machine, state_limit, state_used, heap_used, sessions, ..."""
     @property
     def promised(self) -> tuple[int, int]: ...
+    @property
+    def decided_upto(self) -> int:
+        """Of a log_only pool: records up to here are decided; it may be too low."""
+    def write_decided(self, upto: int) -> None:
+        """Of a log_only pool."""
     @property
     def applied_upto(self) -> int: ...
     @property
@@ -275,8 +285,10 @@ class ImageSource:
 class ImageTarget:
     """Installs the chunks of an image, in order, into a Pool that was created `installing`."""
 
-    def __init__(self, pool: Pool) -> None:
-        """Begins, or goes on where the pool is. Raises ImageError when the pool is not one that
+    def __init__(self, pool: Pool, *, larger: bool = False) -> None:
+        """`larger`: the pool may have a higher limit of the state than the image's replica.
+
+        Begins, or goes on where the pool is. Raises ImageError when the pool is not one that
         is being installed, StorageCorrupt."""
     def install(self, chunk: bytes, promise: tuple[int, int] | None = None) -> bool:
         """Install the chunk that is expected, durably. True for the final one: state, counts and
@@ -295,6 +307,7 @@ class ImageTarget:
 WAL_PROMISE: int  # 1
 WAL_RECORD: int  # 2
 WAL_TRUNCATE: int  # 3
+WAL_DECIDED: int  # 6
 
 @final
 class Wal:
@@ -330,6 +343,9 @@ class Wal:
     @property
     def truncated_upto(self) -> int: ...
     @property
+    def decided_upto(self) -> int:
+        """Records up to here are decided; it may be too low."""
+    @property
     def log_room(self) -> int:
         """Free bytes for records of up to info()["largest"] bytes."""
     @property
@@ -338,8 +354,8 @@ class Wal:
         """(slot, round, leader) of the newest record of each slot above truncated_upto."""
     def write(self, writes: list[tuple[int, int, int, int, int, Batch | None]]) -> None:
         """Make (kind, slot, round, leader, time, batch) durable in their order, with one write and
-        one fdatasync; WAL_PROMISE needs round and leader, WAL_TRUNCATE slot. Raises StorageFull
-        (nothing was written), StorageError."""
+        one fdatasync; WAL_PROMISE needs round and leader, WAL_TRUNCATE and WAL_DECIDED slot.
+        Raises StorageFull (nothing was written), StorageError."""
     def submit(self, writes: list[tuple[int, int, int, int, int, Batch | None]]) -> int:
         """Begin to do so, on the log's own thread; the ticket to wait for."""
     def wait(self, ticket: int) -> None:

@@ -13,7 +13,7 @@
         ConnectionFailed       no replica could be reached at all
       StorageError           a replica's own storage
         StorageMissing, StorageForeign, StorageLocked, StorageVersion, StorageCorrupt, StorageFull,
-        StorageIncomplete
+        StorageIncomplete, StorageForgotten
       ImageError             a transfer of the state cannot go on; a new one may be begun
       ConfigError            a setting, a cluster file, an address
       WireError              bytes that are not a valid frame, batch or message
@@ -43,6 +43,7 @@ __all__ = [
     "StorageCorrupt",
     "StorageError",
     "StorageForeign",
+    "StorageForgotten",
     "StorageFull",
     "StorageIncomplete",
     "StorageLocked",
@@ -140,6 +141,11 @@ class StorageFull(StorageError):
 
 class StorageIncomplete(StorageError):
     """A state transfer into this storage has not ended: it is not a replica yet."""
+
+
+class StorageForgotten(StorageError):
+    """What this replica promised and voted for was not kept, as its durability says: under its
+    id it cannot take part any more."""
 
 
 class ImageError(MpaxosError):

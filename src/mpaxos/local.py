@@ -28,7 +28,7 @@ from typing import IO, Any, Self, TypeVar
 from mpaxos import config as cluster_config
 from mpaxos.client.admin import ask_blocking
 from mpaxos.config import ClusterConfig, example
-from mpaxos.config.files import is_memory
+from mpaxos.config.files import process_variables
 from mpaxos.errors import ClientError, ConfigError, MpaxosError
 
 T = TypeVar("T")
@@ -73,12 +73,16 @@ class LocalCluster:
         replicas: int = 3,
         service: str = KV,
         name: str = "local",
+        durability: str = "pmem",
+        machine: str | None = None,
         settings: dict[str, str] | None = None,
         base_ports: tuple[int, int, int] | None = None,
         sink: Callable[[int], IO[bytes]] | None = None,
     ) -> None:
         """Write the cluster file; nothing runs yet.
 
+        `durability` and `machine` are those of docs/durability.md, `machine` by default what suits
+        the durability; a scratch pool lies in memory, and is gone with its process.
         `settings` are dotted keys as for `mpaxos serve --set`; `base_ports` are the first (peer,
         client, jpaxos) ports, free ones when None; `sink` opens where the output of a replica goes,
         its log file when None. Raises ConfigError.
@@ -86,7 +90,11 @@ class LocalCluster:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self.path = directory / "cluster.toml"
-        self.path.write_text(example(name, replicas=replicas, service=service))
+        self.path.write_text(
+            example(
+                name, replicas=replicas, service=service, durability=durability, machine=machine
+            )
+        )
         overrides = dict(settings or {})
         overrides.update(_addresses(replicas, base_ports))
         self.overrides = overrides
@@ -149,10 +157,7 @@ class LocalCluster:
         """Variables of a replica process; what `serve` would otherwise re-execute itself for is
         already set."""
         environ = {k: v for k, v in os.environ.items() if not k.startswith("MPAXOS_")}
-        environ["PYTHONHASHSEED"] = "0"
-        if is_memory(self.directory):
-            environ["PMEM_IS_PMEM_FORCE"] = "1"
-        return environ
+        return environ | process_variables(self.config.durability, self.directory)
 
     def process(self, number: int) -> subprocess.Popen[bytes]:
         """The last process of a replica. Raises KeyError when it was never started."""

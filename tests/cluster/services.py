@@ -38,6 +38,11 @@ class Trouble(StateMachine):
         return self.add("slow", 1)
 
     @command
+    def forget(self, key: str) -> bool:
+        """Remove a sum; whether there was one."""
+        return self.numbers.pop(key, None) is not None
+
+    @command
     def note_time(self) -> int:
         """The time of this command."""
         return self.context.time

@@ -102,7 +102,8 @@ class Checker:
         self.recording = recording
         self.directory = directory
         self.counts = Counts()
-        self.replica = Replica(directory / "pool", recording.workload.log_size)
+        made = recording.workload
+        self.replica = Replica(directory / "pool", made.log_size, made.installing)
         contents = bytearray(recording.base.read_bytes())
         self.base = Base(contents, own_lines(recording.events))
         self.position = 0

@@ -393,6 +393,35 @@ MUTANTS = [
         "  if (cell.length > pool_.size()) damaged(",
         "sessions",
     ),
+    Mutant(
+        "how far an installation is, is not part of the chunk's transaction",
+        "image_target.cpp",
+        "  tx.add(state_, sizeof *state_);",
+        "",
+        "install",
+        always=True,
+    ),
+    Mutant(
+        "the applied position is not part of an image's last transaction",
+        "image_target.cpp",
+        "  tx.add(&applied, sizeof applied);",
+        "",
+        "install",
+    ),
+    Mutant(
+        "a pool becomes an ordinary one outside of an image's last transaction",
+        "file_pool.cpp",
+        "  tx.add(&root_->engine.installing, sizeof(Word));",
+        "",
+        "install",
+    ),
+    Mutant(
+        "the log's beginning is not part of an image's last transaction",
+        "file_pool.cpp",
+        "  tx.add(&root_->truncated, sizeof root_->truncated);",
+        "",
+        "install",
+    ),
 ]
 """All of them; each in the workload that has to show it."""
 

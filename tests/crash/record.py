@@ -54,7 +54,7 @@ class Recording:
 def record(shim: Shim, directory: Path, name: str, seed: int, length: float) -> None:
     """Run the workload and leave in `directory` what load() reads."""
     made = workload(name, seed, length)
-    replica = Replica(directory / "recorded", made.log_size)
+    replica = Replica(directory / "recorded", made.log_size, made.installing)
     creates = isinstance(made.operations[0], Create)
     if not creates:
         replica.create()

@@ -23,7 +23,7 @@ def use_given_extension() -> None:
 
 use_given_extension()
 
-from mpaxos._native import Batch, Engine, Pool  # noqa: E402
+from mpaxos._native import Batch, Engine, ImageSource, ImageTarget, Pool  # noqa: E402
 
 Entry = tuple[int, int, int, int, bytes]
 Replies = list[tuple[int, int, int, bytes]]
@@ -87,7 +87,14 @@ class Create:
     """The pool is made; only ever the first operation."""
 
 
-Operation = Write | Apply | Run | Reopen | Create
+@dataclass(frozen=True)
+class Install:
+    """A chunk of an image; only in a pool that was made for one."""
+
+    chunk: bytes
+
+
+Operation = Write | Apply | Run | Reopen | Create | Install
 
 
 @dataclass(frozen=True)
@@ -100,7 +107,8 @@ class View:
 
     truncated: int = 0
     applied: tuple[int, int, int, int, int] = (0, 0, 0, 0, 0)
-    """slot, running digest, time, bytes of the state, digest of state and session table."""
+    """slot, running digest, time, bytes of the state, digest of state and session table; while an
+    image is being installed: -1, chunks, records and bytes installed, 0."""
 
     def difference(self, other: View) -> str:
         """What of `self` is not as in `other`; empty when they are equal."""
@@ -136,9 +144,12 @@ def log_steps(before: View, write: Write) -> list[View]:
 class Replica:
     """The pool at `path` and its engine, open between open() and close()."""
 
-    def __init__(self, path: Path, log_size: int) -> None:
+    def __init__(self, path: Path, log_size: int, installing: bool = False) -> None:
+        """`installing`: the pool is made to install an image in it."""
         self.path = path
         self.log_size = log_size
+        self.installing = installing
+        self._target: ImageTarget | None = None
         self._pool: Pool | None = None
         self._engine: Engine | None = None
 
@@ -155,23 +166,39 @@ class Replica:
             state_limit=STATE_LIMIT,
             max_sessions=MAX_SESSIONS,
             max_reply_slots=MAX_REPLY_SLOTS,
+            installing=self.installing,
         )
 
     def open(self) -> None:
         """Open as a starting replica does: everything is verified that is verified then."""
-        self._pool = Pool(str(self.path), cluster=CLUSTER, replica=1, size=SIZE)
-        self._engine = Engine(self._pool)
+        self._pool = Pool(
+            str(self.path), cluster=CLUSTER, replica=1, size=SIZE, installing=self.installing
+        )
+        if self._pool.installing:
+            self._target = ImageTarget(self._pool)
+        else:
+            self._engine = Engine(self._pool)
 
     def close(self) -> None:
         """Close; does nothing when it is closed."""
-        self._engine = None
+        self._engine = self._target = None
         if self._pool is not None:
             self._pool.close()
         self._pool = None
 
+    def image(self) -> ImageSource:
+        """Begin to take an image of the state."""
+        assert self._engine is not None
+        return ImageSource(self._engine)
+
     def view(self) -> View:
         """Read everything. Raises StorageError when something is damaged."""
-        assert self._pool is not None and self._engine is not None
+        assert self._pool is not None
+        if self._target is not None:
+            progress = self._target.progress()
+            shown = (-1, progress["next"], progress["records"], progress["bytes"], 0)
+            return View(promised=self._pool.promised, applied=shown)
+        assert self._engine is not None
         pool, engine = self._pool, self._engine
         records = {}
         for slot, round_, leader in pool.slots():
@@ -197,7 +224,14 @@ class Replica:
             self.close()
             self.open()
             return []
-        assert self._pool is not None and self._engine is not None
+        assert self._pool is not None
+        if isinstance(operation, Install):
+            assert self._target is not None
+            if self._target.install(operation.chunk):
+                self._target = None
+                self._engine = Engine(self._pool)
+            return []
+        assert self._engine is not None
         if isinstance(operation, Write):
             records = [
                 (slot, round_, leader, record_time(slot), value.batch())

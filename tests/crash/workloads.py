@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import struct
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from mpaxos import _native
 from mpaxos.services import kv
-from tests.crash.replica import Apply, Create, Entry, Operation, Reopen, Run, Value, Write
+from tests.crash.replica import (
+    Apply,
+    Create,
+    Entry,
+    Install,
+    Operation,
+    Reopen,
+    Replica,
+    Run,
+    Value,
+    Write,
+)
 
 SMALL_LOG = 16 << 10
 """Bytes of the log ring: a lap takes a few dozen records."""
@@ -23,6 +37,8 @@ class Workload:
     seed: int
     operations: list[Operation]
     log_size: int = SMALL_LOG
+    installing: bool = False
+    """The pool is made to install an image in it."""
 
 
 class Script:
@@ -231,8 +247,60 @@ def mixed(script: Script) -> None:
             script.operations.append(Reopen())
 
 
+def install(script: Script) -> None:
+    """An image is installed, long values in parts; promise and votes are carried over to it, as a
+    switch does; and it is a pool like any other."""
+    inner = Script(script.rng, script.length / 2)
+    inner.round, inner.sessions = 1, script.sessions
+    values(inner)
+    applies = [operation for operation in inner.operations if isinstance(operation, Apply)]
+    made = chunks(applies)
+    script.operations += [Install(chunk) for chunk in made]
+    script._number = inner._number
+    # The last field of the final chunk's header: the slot that the image is of.
+    script.accepted = script.applied = int.from_bytes(made[-1][32:40], "little")
+    script.operations.append(Reopen())
+    for _ in range(3):
+        script.accept(script.value((1, 1, 0, 0, script.rng.randbytes(100))))
+    script.accept(promise=True)
+    script.operations.append(Reopen())
+    script.apply()
+
+
+def chunks(applies: list[Apply]) -> list[bytes]:
+    """Of an image that is taken while the second half is applied. The same each time: the number
+    of an image is random, so it is given another one."""
+    made: list[bytes] = []
+    with tempfile.TemporaryDirectory(prefix="mpaxos-crash-") as directory:
+        replica = Replica(Path(directory) / "source", SMALL_LOG)
+        replica.create()
+        replica.open()
+        half = len(applies) // 2
+        for operation in applies[:half]:
+            replica.run(operation)
+        later = iter(applies[half:])
+        source = replica.image()
+        while (chunk := source.next(256)) is not None:
+            made.append(renumbered(chunk, 7))
+            for operation in itertools.islice(later, 1):
+                replica.run(operation)
+        source.close()
+        replica.close()
+    return made
+
+
+def renumbered(chunk: bytes, image: int) -> bytes:
+    """The chunk as one of another image."""
+    changed = bytearray(chunk)
+    changed[16:24] = image.to_bytes(8, "little")
+    crc = _native.crc32c(bytes(changed[16:]), _native.crc32c(bytes(changed[:12])))
+    changed[12:16] = crc.to_bytes(4, "little")
+    return bytes(changed)
+
+
 SCRIPTS: dict[str, Callable[[Script], None]] = {
-    made.__name__: made for made in (create, promises, ring, values, sessions, machine, mixed)
+    made.__name__: made
+    for made in (create, promises, ring, values, sessions, machine, mixed, install)
 }
 """By name; in the order in which they run."""
 
@@ -242,4 +310,4 @@ def workload(name: str, seed: int, length: float = 1.0) -> Workload:
     KeyError."""
     script = Script(random.Random(f"{name}:{seed}"), length)
     SCRIPTS[name](script)
-    return Workload(name, seed, script.operations)
+    return Workload(name, seed, script.operations, installing=name == "install")

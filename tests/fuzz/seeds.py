@@ -9,20 +9,33 @@ from __future__ import annotations
 
 import struct
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from mpaxos._native import ENTRY_CLOSE, ENTRY_COMMAND, ENTRY_OPEN, ENTRY_QUERY, Batch
+from mpaxos._native import (
+    ENTRY_CLOSE,
+    ENTRY_COMMAND,
+    ENTRY_OPEN,
+    ENTRY_QUERY,
+    Batch,
+    Engine,
+    ImageSource,
+)
 from mpaxos.client import wire
 from mpaxos.config.example import example
 from mpaxos.core import messages as m
 from mpaxos.core.types import Ballot, Mark, Value
 from mpaxos.machine.codec import pack, packed_codec
 from mpaxos.net import codec
-from mpaxos.storage.directory import FORMAT, Marker
+from mpaxos.storage.directory import FORMATS, Marker
+from mpaxos.storage.files import write_sealed
+from mpaxos.storage.lives import LIVES, Lives
+from mpaxos.storage.view import PROMISE
 from tests.fuzz import targets
+from tests.unit import memories, pools
 from tests.unit.plane_world import PEER, PEER_HELLO, frame, peer_hello, peer_message
 
 _MACHINE_CALLS: tuple[tuple[Any, ...], ...] = (
@@ -230,7 +243,7 @@ def _config() -> list[bytes]:
 
 def _marker() -> list[bytes]:
     sound = Marker(
-        format=FORMAT,
+        format=FORMATS[0],
         cluster=targets.CLUSTER.hex(),
         cluster_name="test",
         replica=targets.REPLICA,
@@ -249,6 +262,36 @@ def _marker() -> list[bytes]:
     return [msgspec.json.format(msgspec.json.encode(marker)) for marker in all_]
 
 
+def _sealed() -> list[bytes]:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "x"
+        write_sealed(path, PROMISE, targets.IDENTITY, Ballot(3, 1))
+        promise = path.read_bytes()
+        write_sealed(path, LIVES, targets.IDENTITY, Lives(2, True, False, (2, 1, 1)))
+        lives = path.read_bytes()
+    return [b"\0" + lives, b"\1" + lives, b"\2" + promise, b"\3" + promise, b"\1" + promise]
+
+
+def _snapshot() -> list[bytes]:
+    """The chunks of an image of a small state."""
+    with pools.scratch() as path:
+        cluster = memories.made(path, "epoch")
+        with memories.opened(cluster) as memory:
+            engine = Engine(memory.pool)
+            memories.run(memory, engine, 12)
+            source = ImageSource(engine)
+            chunks = list(iter(lambda: source.next(600), None))
+            source.close()
+            memories.snapshot(memory, engine)
+        whole = next(cluster.directory(0).glob("snapshot-*")).read_bytes()
+    return [
+        b"\1" + b"".join(chunks),
+        b"\1" + chunks[-1],
+        b"\0" + whole,
+        b"\1" + b"".join(chunks[:2]),
+    ]
+
+
 def _admin() -> list[bytes]:
     return [b'{"op": "status"}', b'{"op": "digest"}', b'{"op": "resign"}', b"{}", b'{"op": [1]}']
 
@@ -264,6 +307,8 @@ def seeds() -> dict[str, list[bytes]]:
         "control": _control(),
         "jpaxos": _jpaxos(),
         "marker": _marker(),
+        "sealed": _sealed(),
+        "snapshot": _snapshot(),
         "peer": _peer(),
         "pool": _pool(),
         "requests": _requests(),

@@ -17,11 +17,12 @@ from typing import Any
 import msgspec
 
 from mpaxos import StateMachine, command, query
-from mpaxos._native import EVENT_PEER_MESSAGE, Batch, Plane, crc32c
+from mpaxos._native import EVENT_PEER_MESSAGE, Batch, Plane, chunk_info, crc32c
 from mpaxos.client import admin, core, wire
 from mpaxos.config import agreement, load
 from mpaxos.core.messages import VALUE_CARRIERS
 from mpaxos.core.output import Output, Received
+from mpaxos.core.types import Ballot, Mark
 from mpaxos.errors import (
     ClientError,
     ConfigError,
@@ -36,9 +37,14 @@ from mpaxos.net.adapter import NativePlane
 from mpaxos.net.plane import AdminRequest
 from mpaxos.runtime.status import Status
 from mpaxos.storage.directory import MARKER, open_directory
+from mpaxos.storage.files import Identity, read_sealed
+from mpaxos.storage.lives import LIVES, LivesFile
+from mpaxos.storage.snapshots import BLOCK, Snapshot, Snapshots
+from mpaxos.storage.view import PROMISE
 
 CLUSTER = b"0123456789abcdef"
 REPLICA = 1
+IDENTITY = Identity(CLUSTER, REPLICA)
 
 _FRAME = struct.Struct("<4sBBHII")
 
@@ -190,10 +196,13 @@ def admin_request(data: bytes) -> bool:
         service="fuzz",
         plane=_any(plane),
         replica=nothing,
-        store=nothing,
+        memory=nothing,
+        setting={},
+        snapshots=None,
         machine=nothing,
         applier=nothing,
         state_digest=lambda: 0,
+        transfer=dict,
         started=0.0,
     )
     try:
@@ -335,7 +344,48 @@ def marker(data: bytes) -> bool:
         return False
 
 
+def small_file(data: bytes) -> bool:
+    """A small file of a replica. The first byte says which, and whether its checksum is right."""
+    kind, rest = data[:1] or b"\0", data[1:]
+    if kind[0] & 1:
+        line = rest.partition(b"\n")[0]
+        rest = line + b"\ncrc32c %08x\n" % crc32c(line)
+    path = _directory() / LIVES
+    path.write_bytes(rest)
+    try:
+        if kind[0] & 2:
+            ballot = read_sealed(path, PROMISE, IDENTITY, Ballot)
+            assert all(isinstance(number, int) for number in ballot)
+        else:
+            lives = LivesFile.open(path.parent, IDENTITY).lives
+            assert isinstance(lives.life, int) and isinstance(lives.started, bool)
+            assert all(isinstance(life, int) for life in lives.known)
+    except StorageError:
+        return False
+    return True
+
+
+def snapshot(data: bytes) -> bool:
+    """The file of a snapshot. The first byte says whether its header is right."""
+    right, rest = data[:1] or b"\0", data[1:]
+    snapshots = Snapshots(_directory(), IDENTITY, "m:M")
+    if right[0] & 1:
+        whole = Snapshot(Mark(9, 1), 2, BLOCK + len(rest))
+        rest = snapshots._header(whole, 3) + rest
+    snapshots.path(9).write_bytes(rest)
+    chunks: list[bytes] = []
+    try:
+        found = snapshots.read(9, chunks.append)
+    except StorageError:
+        return False
+    assert found.mark.slot == 9 and found.size == len(rest)
+    assert b"".join(chunks) == rest[BLOCK:] and chunk_info(chunks[-1])[3]
+    return True
+
+
 TARGETS: dict[str, Callable[[bytes], bool]] = {
+    "sealed": small_file,
+    "snapshot": snapshot,
     "control": control,
     "wire": client_wire,
     "admin": admin_request,

@@ -34,6 +34,9 @@ class FakeLog:
         self.promised = ZERO_BALLOT
         self.truncated_upto: Slot = 0
         self.applied = Mark(0, 0)
+        self.snapshot: Slot | None = None
+        self.log_survives = True
+        self.room = 1 << 20
 
     def read(self, slot: Slot) -> Record | None:
         return self.records.get(slot)
@@ -41,7 +44,15 @@ class FakeLog:
     def recovered(self) -> Recovered:
         accepted = sorted((slot, record.ballot) for slot, record in self.records.items())
         return Recovered(
-            self.promised, accepted, self.applied, 0, self.truncated_upto, 1 << 20, 1 << 20
+            self.promised,
+            accepted,
+            self.applied,
+            0,
+            self.truncated_upto,
+            self.room,
+            1 << 20,
+            snapshot=self.snapshot,
+            log_survives=self.log_survives,
         )
 
     def write(self, writes: list[o.Write]) -> None:

@@ -16,7 +16,7 @@ from mpaxos.cli import errors
 from mpaxos.cli.serve import parse_overrides
 from mpaxos.cli.status import exit_status, table
 from mpaxos.config import load
-from mpaxos.config.files import describe, is_memory
+from mpaxos.config.files import describe, is_memory, process_variables, unsafe_variable
 from mpaxos.errors import (
     ConfigError,
     ConnectionFailed,
@@ -138,6 +138,10 @@ def answer(role: str, **other: Any) -> dict[str, Any]:
         "sessions": 4,
         "pool": pool,
         "running": None,
+        "durability": "disk",
+        "machine": "volatile",
+        "snapshot": {"slot": 3, "failure": None},
+        "transfer": {"receiving": None, "sending": [], "problem": None},
         "peers": {"1": {"connected": True}},
         **other,
     }
@@ -147,15 +151,35 @@ def test_status_of_a_cluster() -> None:
     slow = {"command": "slow", "slot": 11, "seconds": 1.25}
     answers: dict[int, dict[str, Any]] = {
         0: answer("leader", decided=20, applied=20),
-        1: answer("follower", running=slow),
+        1: answer("follower", running=slow, snapshot={"slot": 0, "failure": "No space left"}),
         2: {"error": "cannot be asked"},
+    }
+    answers[0]["transfer"] = {
+        "receiving": None,
+        "sending": [{"target": 1, "made": 5 << 20, "total": 9 << 20, "percent": 55, "rate": 0}],
+        "problem": None,
+    }
+    answers[1]["transfer"] = {
+        "receiving": {"source": 0, "installed": 4 << 20, "percent": 44, "rate": 3 << 20},
+        "sending": [],
+        "problem": None,
     }
     assert exit_status(answers) == 0
     assert exit_status({0: answers[1], 2: answers[2]}) == 1
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(table(answers))
     shown = console.export_text()
-    for text in ("leader", "no answer", "slow at slot 11 for 1.2 s", "cannot be asked", "10"):
+    assert "replica 0 sends its state to replica 1: 5 MiB, about 55 %" in shown
+    assert "receives the state of replica 0: 4 MiB, about 44 %, 3 MiB/s" in shown
+    for text in (
+        "demo, disk + volatile",
+        "leader",
+        "no answer",
+        "slow at slot 11 for 1.2 s",
+        "cannot take a snapshot, and keeps its log: No space left",
+        "cannot be asked",
+        "10",
+    ):
         assert text in shown
 
 
@@ -164,3 +188,14 @@ def test_kinds_of_memory() -> None:
     assert "emulated" in describe(Path("/dev/shm"))
     assert not is_memory(Path("/proc"))
     assert "msync" in describe(Path("/proc"))
+    assert "msync" not in describe(Path("/proc"), "disk")
+
+
+def test_a_variable_that_takes_durability_away_is_told() -> None:
+    forced = {"PMEM_IS_PMEM_FORCE": "1"}
+    assert "does not survive a power cut" in str(unsafe_variable("pmem", Path("/proc"), forced))
+    for durability, path in (("pmem", "/dev/shm"), ("disk", "/proc"), ("none", "/proc")):
+        assert unsafe_variable(durability, Path(path), forced) is None
+    assert unsafe_variable("pmem", Path("/proc"), {}) is None
+    assert "PMEM_IS_PMEM_FORCE" not in process_variables("pmem", Path("/proc"))
+    assert process_variables("disk", Path("/proc"))["PMEM_IS_PMEM_FORCE"] == "1"

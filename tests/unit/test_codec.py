@@ -30,6 +30,9 @@ from mpaxos.core.messages import (
     Recover,
     RecoverReply,
     Reject,
+    StateChunk,
+    StateRefused,
+    StateRequest,
     TakeOver,
 )
 from mpaxos.core.output import Output
@@ -68,6 +71,10 @@ def messages() -> list[AnyMessage]:
         ReadIndexRequest(1),
         ReadIndexReply(1, 2),
         TakeOver(BALLOT),
+        StateRequest(0, 0, 4 << 20),
+        StateRequest(2**64 - 1, 2**40, 4 << 20, True),
+        StateChunk(2**64 - 1, 2**40, 2**48, True, 2**41, 2**42, b"bytes"),
+        StateRefused(5, "why"),
         Recover(7),
         RecoverReply(7, BALLOT, True, 9, 8, [1, 1, 7]),
     ]
@@ -176,8 +183,7 @@ class _OneMessage:
     """A native plane that hands out one message of a peer."""
 
     def __init__(self, control: bytes) -> None:
-        attached: list[Any] = []
-        self._event = (_native.EVENT_PEER_MESSAGE, 1, control, attached)
+        self._event: tuple[Any, ...] = (_native.EVENT_PEER_MESSAGE, 1, control, [])
 
     def poll(self, until: int, room: int, quorum: bool) -> tuple[int, list[Any]]:
         return 0, [self._event]

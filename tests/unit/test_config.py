@@ -87,9 +87,17 @@ def test_a_wrong_value_names_where_it_came_from(file: Path) -> None:
         (plain(id="12"), "32 hexadecimal digits"),
         (plain(id="0" * 32), "not all 0"),
         (plain(service="bank"), "module:Class"),
-        (plain(durability="disk"), "not available in this version"),
+        (plain(durability="disk", machine="persistent"), "does not go with durability = 'disk'"),
+        (plain(durability="none", machine="persistent"), 'or machine = "volatile"'),
         (plain(durability="tape"), "pmem, disk, view, epoch, none"),
-        (plain(machine="volatile"), "not available in this version"),
+        (plain(machine="shared"), "machine = 'shared': must be one of persistent, volatile"),
+        (plain(durability="disk", pool={"log_size": "48 MiB"}), "at least 3 segments, here of 17"),
+        (plain(durability="disk", disk={"segment_size": "16 MiB"}), "16 times the largest batch"),
+        (plain(durability="disk", disk={"segment_size": "17 MB"}), "is not a size"),
+        (plain(durability="disk", disk={"segment_size": 17_000_001}), "multiple of 4 KiB"),
+        (plain(durability="disk", limits={"max_request": "64 MiB", "max_pending": "64MiB"}), "fit"),
+        (plain(snapshots={"ratio": 0}), "snapshots.ratio = 0"),
+        (plain(snapshots={"minimum": "little"}), "is not a size"),
         (plain(pool={"size": "1 MiB"}), "pool.size = 1.0 MiB"),
         (plain(pool={"size": "12 parsecs"}), "is not a size"),
         (plain(pool={"size": -1}), "is not a size"),
@@ -170,6 +178,43 @@ def test_addresses() -> None:
     assert made.listen_jpaxos(0) is None
 
 
+@pytest.mark.parametrize("durability", ["disk", "view", "epoch", "none"])
+def test_a_volatile_machine_is_the_default_beside_pmem(durability: str, tmp_path: Path) -> None:
+    assert config.from_dict(plain(durability=durability)).volatile
+    path = tmp_path / "c.toml"
+    path.write_text(config.example(durability=durability))
+    made = config.load(path)
+    assert (made.durability, made.machine) == (durability, "volatile")
+
+
+def test_pmem_has_both_machines(tmp_path: Path) -> None:
+    assert config.from_dict(plain()).machine == "persistent"
+    volatile = config.from_dict(plain(machine="volatile"))
+    assert volatile.log_apart
+    path = tmp_path / "c.toml"
+    path.write_text(config.example(machine="volatile"))
+    assert config.load(path).volatile
+
+
+def test_a_log_apart_leaves_the_pool_to_the_state() -> None:
+    inside = config.from_dict(plain(pool={"size": "256 MiB"}))
+    apart = config.from_dict(plain(pool={"size": "256 MiB"}, durability="disk"))
+    assert apart.state_limit > inside.state_limit
+    # Beside the log, it may also be larger than half of the pool.
+    config.from_dict(plain(pool={"size": "256 MiB", "log_size": "1GiB"}, machine="volatile"))
+
+
+def test_a_segment_has_room_for_sixteen_of_the_largest_batch() -> None:
+    made = config.from_dict(plain(durability="disk"))
+    assert made.segment_size == 17 << 20
+    assert made.segment_size >= 16 * made.largest_record > 16 << 20
+    small = {"max_request": "64 KiB", "max_batch": "64 KiB"}
+    made = config.from_dict(
+        plain(durability="disk", limits=small, disk={"segment_size": "1040 KiB"})
+    )
+    assert made.segment_size == 1040 << 10
+
+
 def test_settings_of_the_protocol() -> None:
     made = config.from_dict(plain(protocol={"heartbeat_ms": 7, "window": 3}))
     settings = made.settings(2)
@@ -184,6 +229,8 @@ def test_settings_of_the_protocol() -> None:
     [
         {"id": "cd" * 16},
         {"service": "a:B"},
+        {"durability": "disk"},
+        {"machine": "volatile"},
         {"limits": {"max_sessions": 99}},
         {"limits": {"max_request": 1000}},
         {"limits": {"state_limit": "10 MiB"}},

@@ -13,6 +13,7 @@ from mpaxos.cli import kv
 from mpaxos.cli.bench import bench
 from mpaxos.cli.errors import report
 from mpaxos.config import ClusterConfig, example, from_dict, load
+from mpaxos.config.durability import SURVIVES
 from mpaxos.errors import ConfigError, InvariantViolated, MpaxosError
 from mpaxos.version import __version__
 
@@ -78,12 +79,21 @@ def cluster_new(
     name: Annotated[str, typer.Option(help="What to call the cluster.")] = "demo",
     replicas: Annotated[int, typer.Option(help="1, 3, 5 or 7.")] = 3,
     service: Annotated[str, typer.Option(help="module:Class")] = "mpaxos.services.kv:KeyValue",
+    durability: Annotated[
+        str, typer.Option(help="pmem, disk, view, epoch or none: see docs/durability.md.")
+    ] = "pmem",
+    machine: Annotated[
+        str | None,
+        typer.Option(help="persistent (with pmem only) or volatile; default: what suits."),
+    ] = None,
 ) -> None:
     """Write an example cluster file with a fresh cluster id.
 
     mpaxos cluster new cluster.toml --name bank --service bank:Bank
+
+    mpaxos cluster new cluster.toml --durability disk
     """
-    text = example(name, replicas=replicas, service=service)
+    text = example(name, replicas=replicas, service=service, durability=durability, machine=machine)
     from_dict(tomllib.loads(text), where="arguments")
     try:
         with file.open("x") as output:
@@ -100,16 +110,35 @@ def init(
     cluster: ClusterOption,
     replica: ReplicaOption = None,
     all_replicas: Annotated[bool, typer.Option("--all", help="All replicas: on one host.")] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="For a replica whose data is lost for good.")
+    ] = False,
     setting: SetOption = None,
 ) -> None:
-    """Make the data of a replica: its pool and a marker of cluster and replica.
+    """Make the data of a replica, as its durability asks, and a marker of cluster and replica.
 
     Done once in the life of a replica, before its first `serve`. What exists is never touched: a
-    replica that lost its data must not come back empty under its id.
+    replica that lost its data must not come back empty under its id. Room for the log, and for
+    the state where it is persistent, is reserved now: a full device shows here and not later.
 
     mpaxos init -c cluster.toml --replica 0
+
+    With --replace it makes a replica that takes the place of one whose data is lost (a wiped
+    machine, a broken device). A majority of the others, the leader among them, must be up when it
+    is started: it first learns from them what it may have voted for, and gets their state. The old
+    data must be gone for good: never start the old replica again.
+
+    mpaxos init -c cluster.toml --replica 2 --replace
     """
     config = _load(cluster, setting)
+    if replace and replica is None:
+        raise ConfigError("init --replace: give --replica N, one at a time")
+    if replace:
+        from mpaxos.cli.storage import replace as replace_replica
+
+        replace_replica(config, replica or 0)
+        print(f"replica {replica}: {config.directory(replica or 0)} is ready; start it")
+        return
     if all_replicas == (replica is not None):
         raise ConfigError("init: give either --replica N or --all")
     from mpaxos.storage.directory import initialise
@@ -117,7 +146,10 @@ def init(
     numbers = [entry.id for entry in config.replicas] if replica is None else [replica]
     for number in numbers:
         initialise(config, number)
-        print(f"replica {number}: {config.directory(number)} is ready")
+        print(
+            f"replica {number}: {config.directory(number)} is ready (durability "
+            f"{config.durability}, {config.machine} machine: {SURVIVES[config.durability]})"
+        )
 
 
 @app.command()
@@ -144,10 +176,44 @@ def serve(
 
 
 @app.command()
+def grow(
+    cluster: ClusterOption,
+    replica: Annotated[int, typer.Option("--replica", "-r", help="Its id: 0, 1, ...")],
+    size: Annotated[str, typer.Option(help="Of the new pool, e.g. 2GiB.")],
+    state_limit: Annotated[
+        str | None, typer.Option(help="New limit of the state; default: as it was.")
+    ] = None,
+    setting: SetOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+) -> None:
+    """Make the pool of a replica larger. The replica must not run.
+
+    All of it is copied to a new pool, verified, and renamed: there must be room for both. A crash
+    in between leaves the old one.
+
+    Pools may grow one replica after the other while the cluster runs. The limit of the state
+    decides which commands are refused, so it has to change on all of them at the same slot: stop
+    the clients, wait until `mpaxos status` shows the same applied slot everywhere, stop all
+    replicas, and grow each with the same --state-limit; then set limits.state_limit in the cluster
+    file. docs/state-transfer.md has both step by step.
+
+    mpaxos grow -c cluster.toml --replica 0 --size 2GiB
+    """
+    from mpaxos.cli import storage
+    from mpaxos.config import parse_size
+
+    config = _load(cluster, setting)
+    limit = None if state_limit is None else parse_size(state_limit)
+    storage.grow(config, replica, parse_size(size), limit, as_json=as_json)
+
+
+@app.command()
 def dev(
     service: Annotated[str, typer.Argument(help="module:Class")] = "mpaxos.services.kv:KeyValue",
     replicas: Annotated[int, typer.Option(help="1, 3, 5 or 7.")] = 3,
     pool_size: Annotated[str, typer.Option(help="Of each replica.")] = "256 MiB",
+    durability: Annotated[str, typer.Option(help="pmem, disk, view, epoch or none.")] = "pmem",
+    machine: Annotated[str | None, typer.Option(help="persistent or volatile.")] = None,
 ) -> None:
     """Run local replicas in the foreground, to try a service: nothing to set up, Ctrl-C ends it.
 
@@ -156,7 +222,7 @@ def dev(
     """
     from mpaxos.cli.dev import run_dev
 
-    raise typer.Exit(run_dev(service, replicas, pool_size))
+    raise typer.Exit(run_dev(service, replicas, pool_size, durability, machine))
 
 
 @app.command()

@@ -102,7 +102,13 @@ def _sample(cluster: LocalCluster, service: str) -> str:
     )
 
 
-def run_dev(service: str, replicas: int, pool_size: str) -> int:
+def run_dev(
+    service: str,
+    replicas: int,
+    pool_size: str,
+    durability: str = "pmem",
+    machine: str | None = None,
+) -> int:
     """Run a local cluster until Ctrl-C or until all replicas have ended; the exit status."""
     problem = importable(service)
     if problem is not None:
@@ -118,6 +124,8 @@ def run_dev(service: str, replicas: int, pool_size: str) -> int:
                 replicas=replicas,
                 service=service,
                 name="dev",
+                durability=durability,
+                machine=machine,
                 settings={"pool.size": pool_size, "pool.log_size": "64 MiB"},
                 base_ports=_default_ports(replicas),
                 sink=logs.sink,

@@ -6,12 +6,12 @@ import argparse
 import os
 import signal
 import sys
-from pathlib import Path
 
 from mpaxos.cli.errors import report
 from mpaxos.config import ClusterConfig, load
 from mpaxos.config.checks import warnings
-from mpaxos.config.files import describe, is_memory
+from mpaxos.config.durability import SURVIVES
+from mpaxos.config.files import describe, process_variables, unsafe_variable
 from mpaxos.errors import ConfigError, InvariantViolated, MpaxosError
 
 PR_SET_PDEATHSIG = 1
@@ -35,7 +35,7 @@ def serve_command(words: list[str]) -> int:
         _die_with(arguments.parent)
         config = load(arguments.cluster, parse_overrides(arguments.set), os.environ)
         config.replica(arguments.replica)
-        _settle_environment(config.directory(arguments.replica))
+        _settle_environment(config, arguments.replica)
         return _serve(config, arguments.replica)
     except (MpaxosError, InvariantViolated) as error:
         return report(error)
@@ -51,7 +51,16 @@ def _serve(config: ClusterConfig, replica: int) -> int:
     for text in warnings(config):
         print(f"mpaxos: warning: {text}", file=sys.stderr, flush=True)
     directory = config.directory(replica)
-    print(f"mpaxos: replica {replica}: {directory} is on {describe(directory)}", flush=True)
+    unsafe = unsafe_variable(config.durability, directory, os.environ)
+    if unsafe is not None:
+        print(f"mpaxos: warning: {unsafe}", file=sys.stderr, flush=True)
+    print(
+        f"mpaxos: replica {replica}: durability {config.durability}, {config.machine} machine: "
+        f"{SURVIVES[config.durability]}",
+        flush=True,
+    )
+    memory = describe(directory, config.durability)
+    print(f"mpaxos: replica {replica}: {directory} is on {memory}", flush=True)
     return serve(config, replica)
 
 
@@ -80,17 +89,11 @@ def _die_with(parent: int | None) -> None:
         os._exit(1)
 
 
-def _settle_environment(directory: Path) -> None:
-    """Start over, once, where a variable is missing that only counts at the start of a process.
-
-    With PYTHONHASHSEED fixed, sets and dicts of strings iterate alike on all replicas: a state
-    machine that depends on the order is wrong, but does not diverge at once. libpmem reads
-    PMEM_IS_PMEM_FORCE when it is loaded; on tmpfs a cache flush is all there is to do, and msync,
-    which it would otherwise use, costs hundreds of times more for the same effect.
-    """
-    wanted = {"PYTHONHASHSEED": "0"}
-    if is_memory(directory) and "PMEM_IS_PMEM_FORCE" not in os.environ:
-        wanted["PMEM_IS_PMEM_FORCE"] = "1"
+def _settle_environment(config: ClusterConfig, replica: int) -> None:
+    """Start over, once, where a variable is missing that only counts at the start of a process."""
+    wanted = process_variables(config.durability, config.directory(replica))
+    if "PMEM_IS_PMEM_FORCE" in os.environ:
+        wanted.pop("PMEM_IS_PMEM_FORCE", None)
     if all(os.environ.get(name) == value for name, value in wanted.items()):
         return
     sys.stdout.flush()

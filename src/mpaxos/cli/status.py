@@ -65,8 +65,9 @@ def table(answers: Answers) -> Group:
     """The answers as people read them: figures side by side, then what one should know."""
     good = [a for a in answers.values() if "error" not in a]
     name = good[0]["cluster"] if good else "no replica answered"
+    setting = f", {good[0]['durability']} + {good[0]['machine']}" if good else ""
     shown = Table(
-        title=f"cluster {name}",
+        title=f"cluster {name}{setting}",
         title_justify="left",
         title_style="bold",
         box=box.SIMPLE_HEAD,
@@ -112,14 +113,43 @@ def _notes(answer: dict[str, Any]) -> list[str]:
     if running is not None:
         text = f"{running['command']} at slot {running['slot']} for {running['seconds']:.1f} s"
         notes.append(f"runs {text}")
-    if not answer["in_step"]:
+    if answer["role"] == "recovering":
+        notes.append("is recovering: it asks the others what it has forgotten")
+    elif not answer["in_step"]:
         notes.append("is catching up")
+    snapshot = answer["snapshot"]
+    if snapshot is not None and snapshot["failure"] is not None:
+        notes.append(f"cannot take a snapshot, and keeps its log: {snapshot['failure']}")
+    if "transfer" in answer:  # replicas of earlier versions do not tell
+        notes += _transfer_notes(answer["transfer"])
     cut = [n for n, peer in answer["peers"].items() if not peer["connected"]]
     if cut:
         notes.append(f"is not connected to {', '.join(cut)}")
     if answer["leader"] is None:
         notes.append("knows no leader")
     return notes
+
+
+def _transfer_notes(transfer: dict[str, Any]) -> list[str]:
+    """How far the state is that a replica receives, and those that it sends."""
+    notes = []
+    receiving = transfer["receiving"]
+    if receiving is not None:
+        source = receiving["source"]
+        whose = "a state" if source is None else f"the state of replica {source}"
+        notes.append(f"receives {whose}: {_progress(receiving, receiving['installed'])}")
+    for sending in transfer["sending"]:
+        notes.append(
+            f"sends its state to replica {sending['target']}: {_progress(sending, sending['made'])}"
+        )
+    if transfer["problem"] is not None and receiving is None:
+        notes.append(f"could not receive a state: {transfer['problem']}")
+    return notes
+
+
+def _progress(transfer: dict[str, Any], done: int) -> str:
+    rate = transfer["rate"] / (1 << 20)
+    return f"{done / (1 << 20):.0f} MiB, about {transfer['percent']} %, {rate:.0f} MiB/s"
 
 
 def show_status(addresses: dict[int, str], *, as_json: bool, watch: bool) -> int:

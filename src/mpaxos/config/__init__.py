@@ -12,10 +12,12 @@ from mpaxos.config.example import example, new_cluster_id
 from mpaxos.config.load import from_dict, load
 from mpaxos.config.schema import (
     ClusterConfig,
+    DiskConfig,
     LimitsConfig,
     PoolConfig,
     ProtocolConfig,
     ReplicaConfig,
+    SnapshotsConfig,
     agreement,
     default_state_limit,
 )
@@ -24,10 +26,12 @@ from mpaxos.config.values import Address, format_size, parse_address, parse_size
 __all__ = [
     "Address",
     "ClusterConfig",
+    "DiskConfig",
     "LimitsConfig",
     "PoolConfig",
     "ProtocolConfig",
     "ReplicaConfig",
+    "SnapshotsConfig",
     "agreement",
     "default_state_limit",
     "example",

@@ -5,17 +5,24 @@ from __future__ import annotations
 import importlib.util
 import re
 
-from mpaxos.config.schema import DURABILITIES, MACHINES, ClusterConfig
-from mpaxos.config.values import MIB, format_size, parse_address
+from mpaxos.config.durability import axes_problem
+from mpaxos.config.schema import RECORDS_PER_SEGMENT, ClusterConfig
+from mpaxos.config.values import GIB, KIB, MIB, format_size, parse_address
 from mpaxos.errors import ConfigError
 
 MIN_POOL = 16 * MIB
 """libpmemobj itself takes 8 MiB as the smallest pool; below this nothing useful is left."""
 
+BLOCK = 4 * KIB
+"""What the log on disk writes at least, and at multiples of."""
+
+FEWEST_SEGMENTS = 3
+"""Of a log on disk: the one being written, the next one, and the reserve."""
+
 
 def check(config: ClusterConfig, where: str) -> None:
     """Raise ConfigError, prefixed with `where`, for the first thing that cannot work."""
-    for part in (_identity, _axes, _replicas, _addresses, _sizes, _protocol):
+    for part in (_identity, _axes, _replicas, _addresses, _sizes, _disk, _protocol):
         try:
             problem = part(config)
         except ConfigError as error:  # an address that cannot be parsed
@@ -51,16 +58,7 @@ def _identity(config: ClusterConfig) -> str | None:
 
 
 def _axes(config: ClusterConfig) -> str | None:
-    for key, value, known, now in (
-        ("durability", config.durability, DURABILITIES, "pmem"),
-        ("machine", config.machine, MACHINES, "persistent"),
-    ):
-        if value == now:
-            continue
-        if value in known:
-            return f'{key} = {value!r} is not available in this version; use "{now}"'
-        return f'{key} = {value!r}: must be "{now}" (of the design {", ".join(known)})'
-    return None
+    return axes_problem(config.durability, config.machine)
 
 
 def _replicas(config: ClusterConfig) -> str | None:
@@ -105,7 +103,9 @@ def _sizes(config: ClusterConfig) -> str | None:
     pool, limits = config.pool, config.limits
     if pool.size < MIN_POOL:
         return f"pool.size = {format_size(pool.size)}: must be at least {format_size(MIN_POOL)}"
-    if pool.log_size < MIB or pool.log_size * 2 > pool.size:
+    if pool.log_size < MIB:
+        return f"pool.log_size = {format_size(pool.log_size)}: must be at least 1 MiB"
+    if pool.log_size * 2 > pool.size and not config.log_apart:
         return (
             f"pool.log_size = {format_size(pool.log_size)}: must be from 1 MiB to half of "
             f"pool.size, {format_size(pool.size // 2)}"
@@ -131,11 +131,36 @@ def _sizes(config: ClusterConfig) -> str | None:
             f"limits.state_limit = {format_size(config.state_limit)}: less than 1 MiB of state; "
             "give a larger pool.size or lower limits.max_reply_slots"
         )
-    room = pool.size - pool.log_size
+    room = pool.size - (MIB if config.log_apart else pool.log_size)
     if config.state_limit > room * 9 // 10:
         return (
             f"limits.state_limit = {format_size(config.state_limit)}: at most 90 % of what the "
             f"log leaves of the pool, {format_size(room * 9 // 10)}"
+        )
+    return None
+
+
+def _disk(config: ClusterConfig) -> str | None:
+    if config.durability != "disk":
+        return None
+    size, needed = config.segment_size, RECORDS_PER_SEGMENT * config.largest_record
+    if size % BLOCK or not 16 * BLOCK <= size <= GIB:
+        return (
+            f"disk.segment_size = {format_size(size)}: a multiple of 4 KiB from 64 KiB to 1 GiB; "
+            "if it is not set, lower limits.max_request or limits.max_batch"
+        )
+    if size < needed:
+        return (
+            f"disk.segment_size = {format_size(size)}: must be at least {RECORDS_PER_SEGMENT} "
+            "times the largest batch, as set by limits.max_request and limits.max_batch: "
+            f"{needed} bytes; make it larger, lower these, or leave it out"
+        )
+    if config.pool.log_size < FEWEST_SEGMENTS * size:
+        return (
+            f"pool.log_size = {format_size(config.pool.log_size)}: a log on disk has at least "
+            f"{FEWEST_SEGMENTS} segments, here of {format_size(size)} (16 times the largest batch, "
+            "or disk.segment_size): make it larger, or lower limits.max_request and "
+            "limits.max_batch"
         )
     return None
 

@@ -5,8 +5,57 @@ from __future__ import annotations
 import json
 import secrets
 
+from mpaxos.config.durability import default_machine
+
 DEFAULT_PEER, DEFAULT_CLIENT, DEFAULT_JPAXOS = 4001, 3001, 2001
 """First ports of the example; replica N adds N."""
+
+
+_WHAT_IS_DURABLE = {
+    "pmem": "promise and log in persistent memory; or disk, view, epoch, none",
+    "disk": "promise and log on disk, synced before an answer leaves",
+    "view": "the promise alone, synced at a change of leader: a majority must stay up",
+    "epoch": "a count of the starts alone: a majority must stay up",
+    "none": "nothing: a crashed replica does not come back",
+}
+_WHERE_STATE_IS = {
+    "persistent": "the state in persistent memory, too",
+    "volatile": "the state in a scratch pool, with snapshots in the replica's directory",
+}
+
+
+def _sizes(durability: str, machine: str) -> str:
+    """The sections about memory, for this combination."""
+    if machine == "persistent":
+        return """\
+[pool]
+size = "512 MiB"      # file of each replica; put `directory` on pmem (DAX) or tmpfs
+log_size = "128 MiB"\
+"""
+    parts = [
+        """\
+[pool]
+size = "512 MiB"      # of the scratch pool with the state, made anew at each start
+log_size = "128 MiB"
+# scratch = "/dev/shm"  # where it is: memory
+"""
+    ]
+    if durability == "disk":
+        parts.append(
+            """
+[disk]
+# segment_size = "17 MiB"   # at least 16 times the largest batch
+"""
+        )
+    if durability != "none":
+        parts.append(
+            """
+[snapshots]
+# ratio = 1.0           # one is taken when so many times its size has been applied since the last
+# minimum = "16 MiB"    # but at least this much
+"""
+        )
+    return "".join(parts).rstrip("\n")
 
 
 def new_cluster_id() -> str:
@@ -20,8 +69,14 @@ def example(
     replicas: int = 3,
     service: str = "mpaxos.services.kv:KeyValue",
     directory: str = "data",
+    durability: str = "pmem",
+    machine: str | None = None,
 ) -> str:
-    """The text of a cluster file for `replicas` replicas on this machine, with a fresh id."""
+    """The text of a cluster file for `replicas` replicas on this machine, with a fresh id.
+
+    `machine`: None for what suits the durability.
+    """
+    machine = machine or default_machine(durability)
     parts = [
         f'''\
 # An mpaxos cluster. The same file goes to every machine; `mpaxos init` then makes the
@@ -30,12 +85,10 @@ def example(
 name = {json.dumps(name)}
 id = "{new_cluster_id()}"  # never reuse it for another cluster
 service = {json.dumps(service)}
-durability = "pmem"      # promise and log in persistent memory
-machine = "persistent"   # the state too
+durability = {json.dumps(durability)}   # {_WHAT_IS_DURABLE.get(durability, "")}
+machine = {json.dumps(machine)}   # {_WHERE_STATE_IS.get(machine, "")}
 
-[pool]
-size = "512 MiB"      # file of each replica; put `directory` on pmem (DAX) or tmpfs
-log_size = "128 MiB"
+{_sizes(durability, machine)}
 
 [limits]
 max_request = "1 MiB"

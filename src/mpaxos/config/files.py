@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 MEMORY_TYPES = ("tmpfs", "ramfs")
@@ -35,13 +36,48 @@ def is_memory(path: Path) -> bool:
     return _mount_of(path)[0] in MEMORY_TYPES
 
 
-def describe(path: Path) -> str:
+def process_variables(durability: str, directory: Path) -> dict[str, str]:
+    """Variables that a replica's process needs from its very start.
+
+    With PYTHONHASHSEED fixed, sets and dicts of strings iterate alike on all replicas: a state
+    machine that depends on the order is wrong, but does not diverge at once. libpmem reads
+    PMEM_IS_PMEM_FORCE when it is loaded; on tmpfs a cache flush is all there is to do, and msync,
+    which it would otherwise use, costs hundreds of times more for the same effect. A scratch
+    pool is never trusted after a crash, wherever it lies, so there it does no harm; but the
+    variable is of the whole process, and beside a log that msync keeps it must not be set.
+    """
+    variables = {"PYTHONHASHSEED": "0"}
+    if durability != "pmem" or is_memory(directory):
+        variables["PMEM_IS_PMEM_FORCE"] = "1"
+    return variables
+
+
+def describe(path: Path, durability: str = "pmem") -> str:
     """What a directory's memory means for durability and speed, for people."""
     kind, options = _mount_of(path)
     if kind in MEMORY_TYPES:
-        return (
-            f"emulated persistent memory ({kind}): survives crashes of processes, not of machines"
-        )
+        what = "emulated persistent memory" if durability == "pmem" else "memory"
+        return f"{what} ({kind}): survives crashes of processes, not of machines"
+    if durability != "pmem":
+        return f"a file system ({kind})"
     if "dax" in options.split(",") or "dax=always" in options.split(","):
         return f"persistent memory ({kind}, DAX)"
-    return f"an ordinary file system ({kind}): durable through msync, correct but slow"
+    return (
+        f"an ordinary file system ({kind}): durable through msync, correct but slow; "
+        'durability = "disk" is what to use there'
+    )
+
+
+def unsafe_variable(durability: str, directory: Path, environ: Mapping[str, str]) -> str | None:
+    """What to say when a variable of the environment takes durability away, else None."""
+    if environ.get("PMEM_IS_PMEM_FORCE") != "1" or "PMEM_IS_PMEM_FORCE" in process_variables(
+        durability, directory
+    ):
+        return None
+    kind, options = _mount_of(directory)
+    if "dax" in options:
+        return None
+    return (
+        f"PMEM_IS_PMEM_FORCE=1 is set and {directory} is on an ordinary file system ({kind}): "
+        "nothing is synced, and what was acknowledged does not survive a power cut; unset it"
+    )

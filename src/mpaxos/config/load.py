@@ -14,11 +14,13 @@ import msgspec
 from mpaxos.config.checks import check
 from mpaxos.config.schema import (
     ClusterConfig,
+    DiskConfig,
     LimitsConfig,
     PoolConfig,
     ProtocolConfig,
     ReplicaConfig,
     Section,
+    SnapshotsConfig,
 )
 from mpaxos.config.values import Size, parse_size
 from mpaxos.errors import ConfigError
@@ -28,6 +30,8 @@ PROCESS_VARIABLES = ("MPAXOS_CLUSTER", "MPAXOS_REPLICA", "MPAXOS_ADDRESS", "MPAX
 
 _SECTIONS: dict[str, type[Section]] = {
     "pool": PoolConfig,
+    "disk": DiskConfig,
+    "snapshots": SnapshotsConfig,
     "limits": LimitsConfig,
     "protocol": ProtocolConfig,
 }

@@ -8,12 +8,19 @@ from typing import Annotated
 
 import msgspec
 
+from mpaxos.config.durability import KEEPS_LOG, default_machine
 from mpaxos.config.values import KIB, MIB, Address, Size, parse_address
 from mpaxos.core.settings import MILLISECOND, Settings
 from mpaxos.errors import ConfigError
 
-DURABILITIES = ("pmem", "disk", "view", "epoch", "none")
-MACHINES = ("persistent", "volatile")
+BATCH_OVERHEAD = 64
+"""Bytes that a batch of one request has beside the request: header and entry (docs/wire.md)."""
+
+RECORD_UNIT = 64
+"""A record in a log begins with a header of this size and takes a multiple of it."""
+
+RECORDS_PER_SEGMENT = 16
+"""Of the largest size, in a segment of the log on disk: what its end wastes is then little."""
 
 Count = Annotated[int, msgspec.Meta(ge=1, le=1 << 31)]
 Milliseconds = Annotated[int, msgspec.Meta(ge=1, le=600_000)]
@@ -24,12 +31,34 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class PoolConfig(Section, frozen=True, kw_only=True):
-    """`[pool]`: one replica's persistent memory. Read when a replica is initialised."""
+    """`[pool]`: one replica's memory. Read when a replica is initialised; a scratch pool is made
+    anew at every start."""
 
     size: Size = 512 * MIB
     """Bytes of the pool file."""
     log_size: Size = 128 * MIB
-    """Bytes of it for the log ring: how far replicas may lie behind each other."""
+    """Bytes of the log: how far replicas may lie behind each other. It is a part of the pool,
+    unless it lies beside it: on disk, or in a persistent pool of its own beside a volatile
+    machine."""
+    scratch: str = "/dev/shm"
+    """Directory for the scratch pool of a volatile machine: memory, such as tmpfs. What lies there
+    is never trusted after a crash, and needs no clearing away."""
+
+
+class DiskConfig(Section, frozen=True, kw_only=True):
+    """`[disk]`: the write-ahead log of `durability = "disk"`. Read when it is initialised."""
+
+    segment_size: Size | None = None
+    """Bytes of one of its files; none: as small as the largest batch allows."""
+
+
+class SnapshotsConfig(Section, frozen=True, kw_only=True):
+    """`[snapshots]`: when a volatile machine's state is written to the replica's directory."""
+
+    ratio: Annotated[float, msgspec.Meta(ge=0.01, le=1000)] = 1.0
+    """A snapshot is taken when this many times the bytes of the last one have been applied."""
+    minimum: Size = 16 * MIB
+    """Bytes that are applied at least between two snapshots, unless the log needs the room."""
 
 
 class LimitsConfig(Section, frozen=True, kw_only=True):
@@ -91,8 +120,12 @@ class ClusterConfig(Section, frozen=True, kw_only=True):
     """32 hexadecimal digits, different for every cluster there ever is."""
     service: str = "mpaxos.services.kv:KeyValue"
     durability: str = "pmem"
-    machine: str = "persistent"
+    """What is durable before an acceptor answers; see docs/durability.md."""
+    machine: str = ""
+    """Where the state lives: "persistent" or "volatile"; empty: what suits the durability."""
     pool: PoolConfig = PoolConfig()
+    disk: DiskConfig = DiskConfig()
+    snapshots: SnapshotsConfig = SnapshotsConfig()
     limits: LimitsConfig = LimitsConfig()
     protocol: ProtocolConfig = ProtocolConfig()
     replicas: tuple[ReplicaConfig, ...] = ()
@@ -104,12 +137,41 @@ class ClusterConfig(Section, frozen=True, kw_only=True):
         """The 16 bytes of `id`."""
         return bytes.fromhex(self.id)
 
+    def __post_init__(self) -> None:
+        if not self.machine:
+            msgspec.structs.force_setattr(self, "machine", default_machine(self.durability))
+
+    @property
+    def volatile(self) -> bool:
+        """The state lives in a scratch pool."""
+        return self.machine == "volatile"
+
+    @property
+    def log_apart(self) -> bool:
+        """The log survives a crash that the state does not: it lies beside the pool."""
+        return self.volatile and self.durability in KEEPS_LOG
+
     @property
     def state_limit(self) -> int:
         """Bytes of state: the setting, or its default for this pool."""
         if self.limits.state_limit is None:
-            return default_state_limit(self.pool, self.limits)
+            return default_state_limit(self.pool, self.limits, log_apart=self.log_apart)
         return self.limits.state_limit
+
+    @property
+    def largest_record(self) -> int:
+        """Bytes that the largest batch takes in a log: one request may travel alone."""
+        limits = self.limits
+        largest = max(limits.max_batch, limits.max_request + BATCH_OVERHEAD)
+        return -(-largest // RECORD_UNIT) * RECORD_UNIT + RECORD_UNIT
+
+    @property
+    def segment_size(self) -> int:
+        """Bytes of a segment of the log on disk: the setting, or 16 times the largest record (what
+        a segment takes at least), rounded up to a whole MiB."""
+        if self.disk.segment_size is None:
+            return -(-RECORDS_PER_SEGMENT * self.largest_record // MIB) * MIB
+        return self.disk.segment_size
 
     def replica(self, number: int) -> ReplicaConfig:
         """The entry of replica `number`. Raises ConfigError when there is none."""
@@ -167,14 +229,16 @@ class ClusterConfig(Section, frozen=True, kw_only=True):
         )
 
 
-def default_state_limit(pool: PoolConfig, limits: LimitsConfig) -> int:
+def default_state_limit(pool: PoolConfig, limits: LimitsConfig, *, log_apart: bool = False) -> int:
     """Bytes of state a pool is trusted with when the file does not say: 60 % of what is left.
 
     A reply cell is counted with 64 bytes and a session with 256. The rest pays for the replies
     themselves, for the tree above the items and for what the allocator loses to fragmentation;
-    the limit has to bite on all replicas alike before the allocator runs dry on one.
+    the limit has to bite on all replicas alike before the allocator runs dry on one. `log_apart`:
+    the log takes nothing of the pool.
     """
-    fixed = pool.log_size + limits.max_reply_slots * 64 + limits.max_sessions * 256 + 4 * MIB
+    log_size = MIB if log_apart else pool.log_size
+    fixed = log_size + limits.max_reply_slots * 64 + limits.max_sessions * 256 + 4 * MIB
     return max(0, pool.size - fixed) * 6 // 10
 
 

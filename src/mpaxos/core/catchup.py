@@ -31,6 +31,8 @@ class Catchup:
         self._pause_until: Instant = 0
         self._helpless: dict[ReplicaId, Slot] = {}
         """Replicas that could not help with this slot."""
+        self._stuck_at: Slot = 0
+        """Every connected replica was asked for this slot, and some had it once."""
         self._answers: dict[ReplicaId, tuple[Slot, Slot]] = {}
         """What each replica said last: truncated up to, decided up to."""
 
@@ -42,6 +44,24 @@ class Catchup:
         behind = [decided < needed for _, decided in self._answers.values()]
         helpless = sum(g or b for g, b in zip(gone, behind, strict=True))
         return any(gone) and helpless >= others
+
+    @property
+    def stuck(self) -> bool:
+        """No log in reach goes back to the slot that is needed next: the whole state is needed."""
+        return self._stuck_at == self._learner.decided_upto + 1
+
+    @property
+    def is_missing(self) -> bool:
+        """Somebody knows a slot to be decided that we do not."""
+        return self._missing(self._learner.decided_upto + 1)
+
+    def is_ahead(self, peer: ReplicaId) -> bool:
+        """`peer` said that it knows the slot that is needed next to be decided."""
+        return self._answers.get(peer, (0, 0))[1] > self._learner.decided_upto
+
+    def pick(self, peers: list[ReplicaId]) -> ReplicaId | None:
+        """One of them, at random."""
+        return self._rng.choice(peers) if peers else None
 
     def serve(self, turn: Turn, asker: ReplicaId, request: CatchupRequest) -> None:
         """Send decided values from `request.start` on, as many as the limits allow."""
@@ -94,6 +114,9 @@ class Catchup:
                 self._helpless[peer] = start
         source = self._choose(connected, leader, start)
         if source is None:
+            answers = [self._answers.get(peer, (0, 0)) for peer in connected]
+            if any(truncated >= start for truncated, _ in answers):
+                self._stuck_at = start
             self._helpless.clear()
             self._pause_until = turn.now + self._settings.retry
             return
@@ -135,5 +158,4 @@ class Catchup:
     ) -> ReplicaId | None:
         able = [peer for peer in connected if self._helpless.get(peer) != start]
         followers = [peer for peer in able if peer != leader]
-        choice = followers or able
-        return self._rng.choice(choice) if choice else None
+        return self.pick(followers or able)

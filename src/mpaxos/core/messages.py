@@ -136,6 +136,41 @@ class TakeOver(Message, tag="takeover"):
     ballot: Ballot
 
 
+class StateRequest(Message, tag="staterequest"):
+    """Send me your state, from chunk `next` of `image` on; image 0 asks for a new one. All chunks
+    before `next` are durable here. May be repeated at any time."""
+
+    image: int
+    next: int
+    credit: int
+    """Bytes, from chunk `next` on, that may be under way or wait here."""
+    again: bool = False
+    """What was sent before may be lost: begin at `next` once more."""
+
+
+class StateChunk(Message, tag="statechunk"):
+    """A part of an image (docs/state-transfer.md). `data` is opaque here, with a checksum of its
+    own; the image is complete with the chunk that is `final`."""
+
+    image: int
+    number: int
+    slot: Slot
+    """Applied at the source when the chunk was made."""
+    final: bool
+    made: int
+    """Bytes of the image so far, this chunk included."""
+    total: int
+    """Bytes that the whole image will have, an estimate."""
+    data: bytes
+
+
+class StateRefused(Message, tag="staterefused"):
+    """There will be no (more) chunks of `image` (0: of a new one) from here."""
+
+    image: int
+    reason: str
+
+
 class Recover(Message, tag="recover"):
     """The sender has forgotten votes, is in a new `life` and asks what it must know to take part
     (Konczak et al., "Recovery Algorithms for Paxos-based State Machine Replication")."""
@@ -172,6 +207,9 @@ AnyMessage = (
     | ReadIndexRequest
     | ReadIndexReply
     | TakeOver
+    | StateRequest
+    | StateChunk
+    | StateRefused
     | Recover
     | RecoverReply
 )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from mpaxos.core.messages import AnyMessage, Envelope
+from mpaxos.core.transfer_io import TransferEvent, TransferStep
 from mpaxos.core.types import Ballot, Batch, Instant, Mark, Record, ReplicaId, Slot, Value
 
 # ------------------------------------------------------------------ events
@@ -60,11 +61,28 @@ class LogRoom(msgspec.Struct):
     free: int
 
 
+class Snapshotted(msgspec.Struct):
+    """A snapshot of the state at slot `upto` is durable: the log may be truncated that far."""
+
+    upto: Slot
+
+
 class Resign(msgspec.Struct):
     """An operator asks: hand the leadership to another replica if we hold it."""
 
 
-Event = Received | PeerUp | PeerDown | LocalBatch | LocalReads | Applied | LogRoom | Resign
+Event = (
+    Received
+    | PeerUp
+    | PeerDown
+    | LocalBatch
+    | LocalReads
+    | Applied
+    | LogRoom
+    | Snapshotted
+    | Resign
+    | TransferEvent
+)
 
 # ------------------------------------------------------------------ output
 
@@ -78,7 +96,8 @@ class WriteRecord(msgspec.Struct):
 
 
 class Truncate(msgspec.Struct):
-    """Records of slots up to `upto` are not needed any more. Always at most the applied slot."""
+    """Records of slots up to `upto` are not needed any more. Always at most the applied slot, and
+    the slot of the newest snapshot where the state is durable only in snapshots."""
 
     upto: Slot
 
@@ -118,6 +137,8 @@ class Output(msgspec.Struct):
     """3. In slot order, no gaps, once per incarnation."""
     reads: list[ReadReady] = []
     """4. Answered once applied that far."""
+    transfer: list[TransferStep] = []
+    """5. Parts of a state transfer; their results come back as events."""
     wake_at: Instant = 0
     """Call step again then, at the latest."""
     room: int = 0

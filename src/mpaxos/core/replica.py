@@ -30,6 +30,9 @@ from mpaxos.core.outbox import Outbox
 from mpaxos.core.reads import ReadQueue
 from mpaxos.core.recovery import Recovery, ignore
 from mpaxos.core.settings import Settings
+from mpaxos.core.state_source import StateSource
+from mpaxos.core.transfer import StateTarget
+from mpaxos.core.truncation import Truncation
 from mpaxos.core.turn import Turn
 from mpaxos.core.types import (
     Ballot,
@@ -76,10 +79,12 @@ class Replica(Views):
         self._lives = Lives(settings, recovered)
         self._election = Election(settings, self._acceptor, self._learner, self._lives, rng)
         self._catchup = Catchup(settings, self._acceptor, self._learner, rng)
+        self.state_target = StateTarget(settings, self._catchup, self._learner)
+        self.state_source = StateSource(settings, lambda: self.state_target.active)
         self._marks = Marks(settings)
         self._reads = ReadQueue(settings, incarnation)
         self._leadership: Leadership | None = None
-        self._applied_by_all: Slot = 0
+        self._truncation = Truncation(recovered, self._acceptor)
         self._leaderless_since: Instant | None = None
         self._handlers: dict[type, Callable[..., None]] = {
             m.Prepare: self._on_prepare,
@@ -100,6 +105,8 @@ class Replica(Views):
             m.Recover: self._on_recover,
             m.RecoverReply: ignore,  # to questions that need no answer any more
         }
+        self._handlers |= self.state_target.handlers | self.state_source.handlers
+        self._transfer_events = self.state_target.events | self.state_source.events
         self._recovery: Recovery | None = None
         if recovered.recovering:
             parts = (self._lives, self._acceptor, self._learner, self._election)
@@ -121,7 +128,7 @@ class Replica(Views):
         self._learner.advance(turn)
         self._lead_or_follow(turn)
         self._learner.advance(turn)  # a cluster of one decides by its own vote
-        self._truncate(turn)
+        self._truncation.run(turn, self.applied_upto)
         turn.output.room = self._outbox.room
         turn.output.quorum = self._has_quorum(now)
         turn.output.wake_at = self._wake_at(now)
@@ -153,14 +160,21 @@ class Replica(Views):
                 self.connected[peer] = False
                 if peer == self.leader:
                     self._election.leader_down(turn.now)
+            case o.Snapshotted(upto=upto):
+                invariant(upto <= self.decided_upto, f"a snapshot of undecided slot {upto}")
+                self._truncation.snapshot = upto
             case o.Resign():
                 self._resign(turn)
+            case _:
+                self._transfer_events[type(event)](turn, event)
 
     def _lead_or_follow(self, turn: Turn) -> None:
         if self._leadership is not None and not self._leadership.has_quorum(turn.now):
             self._step_down(turn.now)
         if self._recovery is not None:
-            self._recover(turn, self._recovery)
+            if self._recovery.tick(turn):
+                self._recovery = None
+                self._handlers = self._in_step_handlers
         elif self._leadership is None:
             self._election.tick(turn)
             if self._election.won():
@@ -173,6 +187,8 @@ class Replica(Views):
                 self._reads.ask(turn, self.leader)
             connected = [peer for peer in self._peers if self.connected[peer]]
             self._catchup.request(turn, connected, self.leader, self.applied_upto)
+            self.state_target.tick(turn, connected, self.leader)
+        self.state_source.tick(turn)
 
     def _run_leadership(self, turn: Turn, leadership: Leadership) -> None:
         leadership.propose(turn, turn.now + self._epoch, self.applied_upto)
@@ -181,9 +197,9 @@ class Replica(Views):
         if number is not None:
             leadership.reads.ask((self.settings.replica, number), leadership.last_proposed)
         self._answer_reads(turn, leadership)
-        leadership.beat(turn, self.applied_upto)
+        leadership.beat(turn, self._kept_upto)
         self._answer_reads(turn, leadership)  # a cluster of one needs nobody's confirmation
-        self._applied_by_all = leadership.applied_by_all(self.applied_upto)
+        self._truncation.by_all = leadership.applied_by_all(self._kept_upto)
 
     def _answer_reads(self, turn: Turn, leadership: Leadership) -> None:
         for (replica, number), slot in leadership.reads.confirmed():
@@ -283,7 +299,7 @@ class Replica(Views):
         if not self._acceptor.accept(turn, message.ballot, message.slot, message.values[0]):
             return
         self._learner.vote(message.slot, message.ballot, self.settings.replica)
-        vote = m.Accepted(message.ballot, [message.slot], self.applied_upto)
+        vote = m.Accepted(message.ballot, [message.slot], self._kept_upto)
         if self.settings.replicas <= 3:
             # With three replicas, the leader's vote and our own are all we need to know.
             turn.send(sender, vote)
@@ -316,7 +332,7 @@ class Replica(Views):
                 message.ballot,
                 message.number,
                 self.decided_upto,
-                self.applied_upto,
+                self._kept_upto,
                 self._marks.newest,
             ),
         )
@@ -324,7 +340,7 @@ class Replica(Views):
     def _hear_leader(self, message: m.Heartbeat) -> None:
         self._learner.leader_says(message.ballot, message.decided_upto)
         self._marks.compare(message.agreed)
-        self._applied_by_all = max(self._applied_by_all, message.applied_by_all)
+        self._truncation.by_all = max(self._truncation.by_all, message.applied_by_all)
 
     def _on_heartbeat_reply(self, turn: Turn, sender: ReplicaId, message: m.HeartbeatReply) -> None:
         if self._leadership is None or message.ballot != self._leadership.ballot:
@@ -381,26 +397,15 @@ class Replica(Views):
             ),
         )
 
-    def _recover(self, turn: Turn, recovery: Recovery) -> None:
-        if recovery.tick(turn):
-            self._recovery = None
-            self._handlers = self._in_step_handlers
-
     # ----------------------------------------------------------------------------------------
 
     def _on_decided(self, slot: Slot, value: Value) -> None:
         self._last_time = max(self._last_time, value.time)
         self._outbox.decided(value.batch)
 
-    def _truncate(self, turn: Turn) -> None:
-        """Give up log that every replica has applied; under pressure, half of what is applied
-        here, so that a replica that is away cannot make the log overflow."""
-        done = self._acceptor.truncated_upto
-        upto = min(self._applied_by_all, self.applied_upto)
-        if self._acceptor.under_pressure:
-            upto = max(upto, done + (self.applied_upto - done + 1) // 2)
-        if upto > done:
-            self._acceptor.truncate(turn, upto)
+    @property
+    def _kept_upto(self) -> Slot:
+        return self._truncation.kept_upto(self.applied_upto)
 
     def _has_quorum(self, now: Instant) -> bool:
         if self.leader is not None:
@@ -415,7 +420,7 @@ class Replica(Views):
         if self._leadership is not None:
             return max(now, min(wake, self._leadership.wake_at()))
         seeking = self._election if self._recovery is None else self._recovery
-        times = [seeking.wake_at(), self._catchup.wake_at(now)]
+        times = [seeking.wake_at(), self._catchup.wake_at(now), self.state_target.wake_at()]
         if self.leader is not None:
             times += [self._outbox.wake_at(), self._reads.wake_at()]
         for time in times:

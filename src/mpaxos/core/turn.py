@@ -12,6 +12,7 @@ from mpaxos.core.output import (
     WritePromise,
     WriteRecord,
 )
+from mpaxos.core.transfer_io import TransferStep
 from mpaxos.core.types import Ballot, Batch, Instant, Record, ReplicaId, Slot, Value
 
 
@@ -22,7 +23,7 @@ class Turn:
 
     def __init__(self, now: Instant, peers: tuple[ReplicaId, ...]) -> None:
         self.now = now
-        self.output = Output(writes=[], messages=[], decided=[], reads=[])
+        self.output = Output(writes=[], messages=[], decided=[], reads=[], transfer=[])
         self.written = 0
         """Bytes of log that this turn's records will take, an upper bound."""
         self._peers = peers
@@ -53,3 +54,6 @@ class Turn:
 
     def read_ready(self, batch: Batch, slot: Slot) -> None:
         self.output.reads.append(ReadReady(batch, slot))
+
+    def transfer(self, step: TransferStep) -> None:
+        self.output.transfer.append(step)

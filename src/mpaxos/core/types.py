@@ -125,6 +125,13 @@ class Recovered(msgspec.Struct, frozen=True):
     """Free bytes of the log."""
     log_size: int
     """Capacity of the log in bytes."""
+    snapshot: Slot | None = None
+    """The state is durable up to this slot: that of the newest snapshot. None: what is applied is
+    durable (or nothing is, and this replica never comes back)."""
+    log_survives: bool = True
+    """With a snapshot: what comes after it is in the log, which is therefore not truncated beyond
+    it. False: only the logs of the others have it after a crash, so these are told of the
+    snapshot's slot instead of the applied one, and keep what comes after it as long as they can."""
     life: int = 1
     """The life that this start belongs to; grows whenever something was forgotten."""
     lives: tuple[int, ...] = ()

@@ -12,8 +12,10 @@ from bisect import bisect_left, insort
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import msgspec
+
 from mpaxos.core.invariant import InvariantViolated, invariant
-from mpaxos.core.sessions import Planned, Reply, SessionTable
+from mpaxos.core.sessions import Planned, Reply, Session, SessionTable
 from mpaxos.core.types import Slot
 from mpaxos.machine.engine import Change, Replies, Request
 
@@ -35,6 +37,16 @@ class DigestedBatch(Protocol):
     @property
     def digest(self) -> int: ...
     def entries(self) -> list[tuple[int, int, int, int, bytes]]: ...
+
+
+class _State(msgspec.Struct, array_like=True):
+    names: list[str]
+    items: list[dict[bytes, bytes]]
+    used: int
+    slot: Slot
+    digest: int
+    time: int
+    sessions: list[Session]
 
 
 class MemoryEngine:
@@ -86,6 +98,25 @@ class MemoryEngine:
         for answer in answers:
             result.add(*answer)
         return result
+
+    def dump(self) -> bytes:
+        """The whole state as bytes, for load()."""
+        sessions = list(self._sessions.sessions.values())
+        state = _State(self._names, self._items, self._used, *self._mark, self._time, sessions)
+        return msgspec.msgpack.encode(state)
+
+    @classmethod
+    def load(cls, data: bytes, make_replies: Callable[[], Replies], **options: Any) -> MemoryEngine:
+        """An engine with the state that dump() told; `options` as for the constructor. Raises
+        msgspec.MsgspecError."""
+        state = msgspec.msgpack.decode(data, type=_State)
+        engine = cls(make_replies, **options)
+        engine._names, engine._items = state.names, state.items
+        engine._order = [sorted(items) for items in state.items]
+        engine._used, engine._time = state.used, state.time
+        engine._mark = (state.slot, state.digest)
+        engine._sessions.sessions = {session.id: session for session in state.sessions}
+        return engine
 
     def abandon(self) -> None:
         """Forget a slot that was begun: what a crash does."""

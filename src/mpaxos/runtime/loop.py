@@ -1,23 +1,36 @@
 """The loop: one pass is one turn, and a turn is all that has arrived.
 
     poll sockets -> step the protocol -> make its writes durable -> send its messages
-                 -> apply what is decided -> deliver replies
+                 -> apply what is decided -> deliver replies -> a bit of a state transfer
 
 Python is entered once per turn, never once per request (but to run a machine that is written in
 Python). Everything that the protocol asks for is done in the order of its Output; nothing
-that depends on a write leaves this process before the write is durable.
+that depends on a write leaves this process before the write is durable. A store that can make
+writes durable while its caller goes on does not stop the loop: see mpaxos.runtime.held.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from mpaxos.core.output import Event, LogRoom, Output, Truncate
 from mpaxos.core.replica import Replica
+from mpaxos.core.types import Instant
 from mpaxos.net.plane import AdminRequest, Notice, Plane
 from mpaxos.runtime.applier import Applier
-from mpaxos.storage.store import Store
+from mpaxos.runtime.held import Held
+from mpaxos.storage.store import LaterStore, Store
+
+
+class Background(Protocol):
+    """What is done beside the protocol's turns: mpaxos.runtime.transfer.Transfers."""
+
+    def collect(self) -> list[Event]:
+        """What has been done since the last turn."""
+
+    def carry_out(self, output: Output, now: Instant, /) -> None:
+        """Do a bounded part of it; may lower `output.wake_at`."""
 
 
 class Loop:
@@ -31,13 +44,19 @@ class Loop:
         applier: Applier,
         on_admin: Callable[[AdminRequest], None],
         on_notice: Callable[[Notice], None],
+        background: Background | None = None,
+        later: LaterStore | None = None,
     ) -> None:
+        """`later`: the same store, when its writes need not be waited for; whoever passes it wakes
+        the plane when more of them are durable."""
         self._plane = plane
         self._replica = replica
         self._store = store
         self._applier = applier
         self._on_admin = on_admin
         self._on_notice = on_notice
+        self._background = background
+        self._held = None if later is None else Held(later)
         self._output = Output()
         self._pending: list[Event] = []
         self._stopping = False
@@ -68,18 +87,20 @@ class Loop:
         done = self._applier.collect()
         if done.applied is not None:
             events.append(done.applied)
+        if self._background is not None:
+            events += self._background.collect()
         output = self._replica.step(polled.now, events)
-        if output.writes:
-            self._write(output)
-        if output.messages:
-            self._plane.send(output.messages)
-            self._plane.flush()
-        if output.decided or output.reads:
-            self._applier.submit(output.decided, output.reads)
-            inline = self._applier.collect()
-            done.replies += inline.replies
-            if inline.applied is not None:
-                self._pending.append(inline.applied)
+        if self._held is None:
+            if output.writes:
+                self._store.write(output.writes)
+                self._wrote(output)
+            self._carry_out(output, done.replies)
+        else:
+            self._held.take(output)
+            if output.writes:
+                self._wrote(output)
+            for released in self._held.release():
+                self._carry_out(released, done.replies)
         for replies in done.replies:
             self._plane.deliver(replies)
         self._plane.flush()
@@ -87,10 +108,37 @@ class Loop:
             self._on_admin(request)
         for notice in polled.notices:
             self._on_notice(notice)
+        if self._background is not None:
+            self._background.carry_out(output, polled.now)
         self._output = output
 
-    def _write(self, output: Output) -> None:
-        self._store.write(output.writes)
+    def finish(self) -> None:
+        """After the last turn: carry out what is held, so that nothing that was promised to
+        somebody is left unsaid. Raises StorageError."""
+        if self._held is None:
+            return
+        self._held.wait()
+        finished: list[Any] = []
+        for released in self._held.release():
+            self._carry_out(released, finished)
+        for replies in finished:
+            self._plane.deliver(replies)
+        self._plane.flush()
+
+    def _carry_out(self, output: Output, finished: list[Any]) -> None:
+        """All but the writes, which are durable. What is applied meanwhile adds its replies to
+        `finished`."""
+        if output.messages:
+            self._plane.send(output.messages)
+            self._plane.flush()
+        if output.decided or output.reads:
+            self._applier.submit(output.decided, output.reads)
+            done = self._applier.collect()
+            finished += done.replies
+            if done.applied is not None:
+                self._pending.append(done.applied)
+
+    def _wrote(self, output: Output) -> None:
         self._pending.append(LogRoom(self._store.log_room))
         if any(isinstance(write, Truncate) for write in output.writes):
             # Room was made: the protocol may have waited for it, so do not sleep before it knows.

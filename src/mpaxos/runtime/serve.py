@@ -11,19 +11,22 @@ import sys
 import time
 from types import FrameType
 
-from mpaxos import _native
-from mpaxos._native import Batch, Engine
-from mpaxos.config import ClusterConfig, agreement
+from mpaxos._native import Batch, Engine, Pool
+from mpaxos.config import ClusterConfig
+from mpaxos.core.output import Snapshotted
 from mpaxos.core.replica import Replica
-from mpaxos.machine.host import MachineHost
-from mpaxos.net.adapter import NativePlane
 from mpaxos.net.plane import Notice
-from mpaxos.runtime.applier import Applier, InlineApplier, Machine, NativeMachine, ThreadedApplier
+from mpaxos.runtime import assemble
+from mpaxos.runtime.held import DurableWatch
 from mpaxos.runtime.loop import Loop
+from mpaxos.runtime.scratch_sink import ScratchSink
 from mpaxos.runtime.service import load_service
+from mpaxos.runtime.sinks import finish_switch, make_sink
 from mpaxos.runtime.status import Status
+from mpaxos.runtime.transfer import Transfers
+from mpaxos.runtime.transfer_report import TransferReport
 from mpaxos.storage.directory import ReplicaDirectory, open_directory
-from mpaxos.storage.pmem import PmemStore
+from mpaxos.storage.memory import open_memory, taken_over
 
 log = logging.getLogger("mpaxos")
 
@@ -39,11 +42,17 @@ def serve(config: ClusterConfig, number: int) -> int:
     """
     started = _process_start()
     _start_logging(number)
-    with (
-        open_directory(config.directory(number), config.cluster_id, number) as directory,
-        Process(config, number, directory, started) as process,
-    ):
-        process.run()
+    path = config.directory(number)
+    with open_directory(path, config.cluster_id, number, config) as directory:
+        taken: Pool | None = None
+        again = True
+        while again:
+            finish_switch(directory)
+            with Process(config, number, directory, started, taken) as process:
+                again = process.run()
+                taken = process.take() if again else None
+            # It ended with a switch to another store: the next one begins at once.
+            gc.unfreeze()
     return 0
 
 
@@ -51,34 +60,58 @@ class Process:
     """Everything one replica process consists of, put together. A context manager."""
 
     def __init__(
-        self, config: ClusterConfig, number: int, directory: ReplicaDirectory, started: float
+        self,
+        config: ClusterConfig,
+        number: int,
+        directory: ReplicaDirectory,
+        started: float,
+        taken: Pool | None = None,
     ) -> None:
+        """`started`: see Status. `taken`: the scratch pool to go on with."""
         incarnation = secrets.randbits(63)
         service = load_service(config.service)
-        self._store: PmemStore = directory.open_store()
-        engine = Engine(self._store.pool)
-        self._sockets, self._plane = _make_plane(config, number, incarnation)
-        self._machine, self._applier = _make_machine(
-            service, config, engine, self._plane, self._store.pool.applied_time
+        fresh = taken is None
+        memory = open_memory(directory, config) if taken is None else taken_over(directory, taken)
+        self._memory = memory
+        self._store = memory.store
+        engine = Engine(memory.pool)
+        self._machine = assemble.make_machine(service, config, engine, memory.pool.applied_time)
+        assemble.catch_up_locally(memory, self._machine)
+        # From here on clients find a replica; and a port in use must not cost a life.
+        self._sockets, self._plane = assemble.make_plane(config, number, incarnation)
+        if fresh:
+            memory.lives.begin(config.durability)
+        recovered = assemble.recovered(memory)
+        memory.accept()
+        applier = assemble.make_applier(service, self._machine, self._plane)
+        self._applier = assemble.remembering(applier, memory)
+        self._snapshotter = assemble.make_snapshotter(
+            memory, engine, config, self._applier, self._plane
         )
         self._replica = Replica(
             config.settings(number),
-            self._store.recovered(),
+            recovered,
             self._store,
             incarnation=incarnation,
             make_noop=Batch.noop,
             epoch=time.time_ns() - time.monotonic_ns(),
             seed=incarnation,
         )
+        self._sink = make_sink(directory, memory, config)
+        self._transfers = Transfers(engine, self._applier, self._sink, self._plane.wake)
+        self._transfer_report = TransferReport(self._replica)
         self._status = Status(
             cluster=config.name,
             service=config.service,
             plane=self._plane,
             replica=self._replica,
-            store=self._store,
+            memory=memory,
+            setting=assemble.describe(config, memory),
+            snapshots=None if self._snapshotter is None else self._snapshotter.report,
             machine=self._machine,
             applier=self._applier,
             state_digest=engine.state_digest,
+            transfer=self._transfer_report.report,
             started=started,
         )
         self._loop = Loop(
@@ -88,13 +121,20 @@ class Process:
             self._applier,
             on_admin=self._status.answer,
             on_notice=_log_notice,
+            later=memory.later,
+            background=self._transfers,
+        )
+        self._watch = (
+            None if memory.later is None else DurableWatch(memory.later.fileno(), self._plane.wake)
         )
         self._status.loop = self._loop
         self._last_view: tuple[int | None, bool] = (-1, False)
         self._turns = 0
+        self._switched = False
 
-    def run(self) -> None:
-        """Serve until a signal asks to stop."""
+    def run(self) -> bool:
+        """Serve until a signal asks to stop; True when a new life is to begin at once, because
+        another store is in the place of this one."""
 
         def stop(signum: int, frame: FrameType | None) -> None:
             self._loop.stop()
@@ -115,22 +155,47 @@ class Process:
         gc.freeze()
         while not self._loop.stopping:
             self._loop.turn()
+            if self._snapshotter is not None:
+                taken = self._snapshotter.after_turn(self._loop.output)
+                if taken is not None:
+                    self._loop.inject(Snapshotted(taken.mark.slot))
             self._status.after_turn()
+            self._transfer_report.after_turn()
             self._log_changes()
+            if self._transfers.switch is not None and self._transfers.stop_installing():
+                self._loop.finish()
+                self._transfers.switch_store(self._store)
+                self._switched = True
+                return True
+        self._loop.finish()
         log.info("stopped on request")
+        return False
+
+    def take(self) -> Pool | None:
+        """After run() was True: the scratch pool to go on with, if the next one is in none of the
+        directory's files."""
+        return self._sink.take() if isinstance(self._sink, ScratchSink) else None
 
     def __enter__(self) -> Process:
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._plane.close()
-        if self._applier.stop(PATIENCE):
-            self._store.close()
+        if self._watch is not None:
+            self._watch.close()
+        installed = self._transfers.stop_installing()
+        if self._applier.stop(PATIENCE) and installed:
+            self._transfers.close()
+            if self._snapshotter is not None:
+                self._snapshotter.close()
+            self._memory.close()
             return
         # A command still runs, and the pool cannot be closed under it. Ending here is a crash as
         # far as the command is concerned: it is applied again, as a whole, after the next start.
         log.warning("a command still runs after %s s: leaving without it", PATIENCE)
         logging.shutdown()
+        if self._switched:
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
         os._exit(0 if exc[0] is None else 1)
 
     def _log_changes(self) -> None:
@@ -145,8 +210,7 @@ class Process:
         if replica.too_far_behind:
             log.error(
                 "the logs of all other replicas start after slot %d, the next one needed here: "
-                "this replica still votes, but it cannot catch up (its state would have to be "
-                "copied, which this version cannot do) and answers none of its clients",
+                "this replica still votes, and answers its clients once it has received the state",
                 replica.decided_upto + 1,
             )
         elif replica.is_leader:
@@ -155,42 +219,6 @@ class Process:
             log.info("following replica %d, ballot %s", replica.leader, replica.ballot)
         else:
             log.info("no leader is known")
-
-
-def _make_plane(
-    config: ClusterConfig, number: int, incarnation: int
-) -> tuple[_native.Plane, NativePlane]:
-    """Bind all ports; the sockets, and what the loop sees of them."""
-    limits = config.limits
-    plane = _native.Plane(
-        replica=number,
-        cluster=config.cluster_id,
-        incarnation=incarnation,
-        agreement=agreement(config),
-        peers=config.peers_of(number),
-        listen_peer=config.listen_peer(number),
-        listen_client=config.listen_client(number),
-        listen_jpaxos=config.listen_jpaxos(number),
-        max_request=limits.max_request,
-        max_batch=limits.max_batch,
-        max_pending=limits.max_pending,
-        max_connections=limits.max_connections,
-    )
-    plane.set_identity(config.name, config.service)
-    return plane, NativePlane(plane)
-
-
-def _make_machine(
-    service: type, config: ClusterConfig, engine: Engine, plane: NativePlane, applied_time: int
-) -> tuple[Machine, Applier]:
-    """Native machines are applied in the turn, those in Python on a thread of their own."""
-    if getattr(service, "native", None) == "kv":
-        native = NativeMachine(engine)
-        return native, InlineApplier(native)
-    host = MachineHost(engine, service, config.state_limit, time=applied_time)
-    # The thread that runs user code gives way to the loop this often.
-    sys.setswitchinterval(0.001)
-    return host, ThreadedApplier(host, plane.wake)
 
 
 def _log_notice(notice: Notice) -> None:

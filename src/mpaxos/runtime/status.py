@@ -13,7 +13,7 @@ from mpaxos.core.replica import Replica
 from mpaxos.net.plane import AdminRequest, Plane
 from mpaxos.runtime.applier import Applier, Machine
 from mpaxos.runtime.loop import Loop
-from mpaxos.storage.pmem import PmemStore
+from mpaxos.storage.memory import Memory
 from mpaxos.version import __version__
 
 
@@ -27,21 +27,29 @@ class Status:
         service: str,
         plane: Plane[Any],
         replica: Replica,
-        store: PmemStore,
+        memory: Memory,
+        setting: dict[str, Any],
+        snapshots: Callable[[], dict[str, object]] | None,
         machine: Machine,
         applier: Applier,
         state_digest: Callable[[], int],
+        transfer: Callable[[], dict[str, Any]],
         started: float,
     ) -> None:
-        """`started`: when this process started, seconds of time.monotonic()."""
+        """`setting`: what to say of the durability; `snapshots`: reports on them, None where none
+        are taken; `transfer`: how far state transfers are; `started`: when this process started,
+        seconds of time.monotonic()."""
         self._cluster = cluster
         self._service = service
         self._plane = plane
         self._replica = replica
-        self._store = store
+        self._memory = memory
+        self._setting = setting
+        self._snapshots = snapshots
         self._machine = machine
         self._applier = applier
         self._state_digest = state_digest
+        self._transfer = transfer
         self._started = started
         self._in_step_after: float | None = None
         self._digests: list[tuple[AdminRequest, dict[str, Any]]] = []
@@ -87,7 +95,7 @@ class Status:
     def report(self) -> dict[str, Any]:
         """The status of this replica; see `mpaxos status --help` for what the fields mean."""
         replica = self._replica
-        info = self._store.pool.info()
+        info = self._memory.info()
         counters = self._plane.counters()
         running = self._machine.running
         slot, digest = self._machine.mark
@@ -96,6 +104,7 @@ class Status:
             "cluster": self._cluster,
             "service": self._service,
             "version": __version__,
+            **self._setting,
             "role": replica.role,
             "leader": replica.leader,
             "ballot": str(replica.ballot),
@@ -106,6 +115,7 @@ class Status:
             "digest": f"{digest:016x}",
             "in_step": self.in_step(),
             "too_far_behind": replica.too_far_behind,
+            "transfer": self._transfer(),
             "clients": counters["connections_client"] + counters["connections_jpaxos"],
             "sessions": info.get("sessions", 0),
             "pool": {
@@ -113,6 +123,7 @@ class Status:
                 for name in ("size", "log_size", "log_used", "state_used", "state_limit", "is_pmem")
                 if name in info
             },
+            "snapshot": None if self._snapshots is None else self._snapshots(),
             "running": None
             if running is None
             else {

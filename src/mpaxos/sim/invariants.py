@@ -128,12 +128,16 @@ class Checker:
             fail(f"positions went back: {before} {now}")
         if not replica.truncated_upto <= applied <= decided:
             fail(f"truncated {replica.truncated_upto}, applied {applied}, decided {decided}")
-        if replica.ballot != node.store.promised:
-            fail(f"promised {replica.ballot} and stored {node.store.promised}")
         self._positions[key] = now
-        self.memory.after_turn(node, self._chosen_with)
+        self._is_stored(node)
         self._queues_are_bounded(replica)
         self._does_not_spin(node)
+
+    def _is_stored(self, node: Node) -> None:
+        """What the protocol remembers is what the store does."""
+        if node.replica.ballot != node.store.promised:
+            fail(f"promised {node.replica.ballot} and stored {node.store.promised}")
+        self.memory.after_turn(node, self._chosen_with)
 
     def _chosen_with(self, replica: ReplicaId) -> Iterator[Record]:
         for (slot, ballot), holders in self._acceptors.items():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from copy import deepcopy
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ from mpaxos.core.output import (
     Resign,
 )
 from mpaxos.core.sessions import OPEN, OPENED, QUERY, REFUSED, Entry
-from mpaxos.core.settings import Settings
+from mpaxos.core.settings import SECOND, Settings
 from mpaxos.core.types import Mark, ReplicaId, Slot
 from mpaxos.machine.host import MachineHost
 from mpaxos.machine.memory import MemoryEngine
@@ -29,6 +28,7 @@ from mpaxos.runtime.applier import Done, InlineApplier
 from mpaxos.runtime.loop import Loop
 from mpaxos.sim.service import Ledger
 from mpaxos.sim.store import Crash, SimStore
+from mpaxos.sim.transfer import Install, SimTransfers, finish_switch
 from mpaxos.sim.values import SimBatch, SimReplies, noop
 
 if TYPE_CHECKING:
@@ -198,10 +198,10 @@ class Node:
         self.alive = False
         self.lost = False
         """Its store is damaged: it never comes back."""
-        self.transferring = False
-        """The state of another replica is on its way."""
         self.frozen_until = 0
         self.recovered_slot: Slot = 0
+        self.install: Install | None = None
+        """What is durable of a state that is being received."""
         plan = world.plan
         self._world = world
         self.engine = self._empty_engine()
@@ -219,12 +219,14 @@ class Node:
         if not reloaded:
             if self.store.life and not world.plan.keeps_state:
                 self.engine = self._empty_engine()
+                self.install = None
             self.store.begin_life()
         self.frozen_until = 0
         self._rate = rng.choice(world.plan.clock_rates)
         self._offset = rng.randrange(1 << 40)
         self.store.crash_after = None
         incarnation = rng.getrandbits(62)
+        finish_switch(world, self)
         recovered = self.store.recovered()
         world.checker.restarted(self, recovered)
         self.recovered_slot = recovered.applied.slot
@@ -245,6 +247,7 @@ class Node:
         self.plane = SimPlane(world, self, incarnation)
         slow = rng.random() < world.plan.slow_share
         self._applier = SlowApplier(self.machine, rng) if slow else InlineApplier(self.machine)
+        self.transfers = SimTransfers(world, self)
         self.loop = Loop(
             self.plane,
             self.replica,
@@ -252,6 +255,7 @@ class Node:
             WatchedApplier(world, self, self._applier),
             on_admin=lambda request: None,
             on_notice=lambda notice: None,
+            background=self.transfers,
         )
         self.alive = True
 
@@ -264,6 +268,8 @@ class Node:
             max_apply_lag=plan.max_apply_lag,
             mark_interval=4,
             catchup_slots=8,
+            state_credit=2048,
+            state_patience=2 * SECOND,
         )
 
     def clock(self) -> int:
@@ -306,6 +312,7 @@ class Node:
     def replace(self) -> None:
         """All it had is gone; an operator lets an empty one begin under its id."""
         self.engine = self._empty_engine()
+        self.install = None
         self.store.replace()
 
     def forget_vote(self) -> None:
@@ -319,12 +326,6 @@ class Node:
     def stand(self) -> None:
         """Seek votes at once."""
         self.loop.inject(Received(self.id, TakeOver(self.replica.ballot)))
-
-    def install(self, source: Node) -> None:
-        """Take over the state of another replica, as a state transfer does, and reload."""
-        self.engine = deepcopy(source.engine)
-        self.store.installed(self.engine.mark[0])
-        self.start(reloaded=True)
 
     def _empty_engine(self) -> MemoryEngine:
         sessions = self._world.plan.max_sessions

@@ -86,7 +86,7 @@ class SimStore:
         self._promise_image = sealed(_PROMISE.pack(*ZERO_BALLOT))
         self._used = 0
         self._log_size = log_size
-        self._applied = applied
+        self.applied = applied
 
     def begin_life(self) -> None:
         """A process starts: where the last one's memory is not all here, in a new life."""
@@ -105,15 +105,17 @@ class SimStore:
         self.life += 1
         self.recovering = True
 
-    def installed(self, upto: Slot) -> None:
-        """The state of slot `upto` came from another replica: records up to there are void."""
-        self._truncate(upto)
+    def become(self, other: SimStore) -> None:
+        """This one takes the place of `other`: all that a switch of stores does not touch."""
+        for name in ("life", "lives", "recovering", "replaced", "full", "delay", "damaged"):
+            setattr(self, name, getattr(other, name))
+        self.may_die = other.may_die
 
     def _forget(self, promise: bool) -> None:
         self.records.clear()
         self._images.clear()
         self._used = 0
-        self.truncated_upto = 0
+        self.truncated_upto = self.applied()[0].slot
         if promise:
             self.promised = ZERO_BALLOT
             self._promise_image = sealed(_PROMISE.pack(*ZERO_BALLOT))
@@ -122,7 +124,7 @@ class SimStore:
         self._verify_promise()
         for slot in self.records:
             self._verify(slot)
-        mark, time = self._applied()
+        mark, time = self.applied()
         return Recovered(
             promised=self.promised,
             accepted=sorted(
@@ -184,7 +186,7 @@ class SimStore:
             self.recovering = write.recovering
         else:
             invariant(isinstance(write, Truncate), f"unknown write {write!r}")
-            invariant(write.upto <= self._applied()[0].slot, f"{write} beyond the applied slot")
+            invariant(write.upto <= self.applied()[0].slot, f"{write} beyond the applied slot")
             self._truncate(write.upto)
 
     def _truncate(self, upto: Slot) -> None:

@@ -26,7 +26,8 @@ from mpaxos.sim.invariants import Checker, History
 from mpaxos.sim.nemesis import Nemesis
 from mpaxos.sim.network import Network
 from mpaxos.sim.node import Node
-from mpaxos.sim.store import DURABILITIES, FORGETFUL, Crash
+from mpaxos.sim.store import DURABILITIES, Crash
+from mpaxos.sim.transfer import switch_store
 
 HEALED_BOUND = 30 * SECOND
 """Simulated time within which a healed cluster must have answered and agreed."""
@@ -64,11 +65,6 @@ class Plan(msgspec.Struct, frozen=True):
     def forgets(self) -> bool:
         """Some replica may come back with less than it knew."""
         return self.durability in FORGETFUL or self.replaces
-
-    @property
-    def transfers(self) -> bool:
-        """A replica that nobody's log can help gets the state of another one."""
-        return self.forgets
 
 
 class Report(msgspec.Struct):
@@ -205,6 +201,9 @@ class World:
         recovering = node.store.recovering
         try:
             node.turn()
+            if node.transfers.switch is not None:
+                self._switch(node)
+                return
         except Crash as crash:
             self.crash(node, str(crash))
             return
@@ -218,25 +217,17 @@ class World:
         if recovering and not node.store.recovering:
             self.recoveries += 1
             self.trace(f"node {node.id} recovered in life {node.store.life}")
-        if node.replica.too_far_behind and self.plan.transfers and not node.transferring:
-            node.transferring = True
-            self.after(self.rng.randrange(5, 100) * MILLISECOND, self._transfer, node, node.life)
         self.wake(node, max(self.now + 1, node.next_turn()))
 
-    def _transfer(self, node: Node, life: int) -> None:
-        """What state transfer brings about, in one moment."""
-        node.transferring = False
-        sources = [n for n in self.nodes if n.alive and n is not node]
-        if not sources or not node.alive or node.life != life:
-            return
-        source = max(sources, key=lambda n: n.engine.mark[0])
-        if source.engine.mark[0] > node.engine.mark[0]:
-            self.trace(f"node {node.id} takes over the state of {source.id}")
-            node.crash()
-            self._planned.pop(node.id, None)
-            self.network.disconnect(node.id)
-            node.install(source)
-            self._arrived(node)
+    def _switch(self, node: Node) -> None:
+        """`node` has received a state: it begins a new life with it."""
+        switch_store(self, node, self.rng)
+        self.trace(f"node {node.id} switched to the state at slot {node.engine.mark[0]}")
+        node.crash()
+        self._planned.pop(node.id, None)
+        self.network.disconnect(node.id)
+        node.start(reloaded=True)
+        self._arrived(node)
 
     def may_forget(self, node: Node) -> bool:
         """True when a majority of the others has all its memory."""
@@ -337,10 +328,9 @@ class World:
             return False
         if any(node.store.recovering for node in nodes):
             return False
-        behind = any(node.replica.too_far_behind for node in nodes) and not self.plan.transfers
         applied = {node.engine.mark[0] for node in nodes}
         equal = len(applied | {node.replica.decided_upto for node in nodes}) == 1
-        return (behind or equal) and any(node.replica.is_leader for node in nodes)
+        return equal and any(node.replica.is_leader for node in nodes)
 
     def _judge_end(self) -> None:
         invariant(

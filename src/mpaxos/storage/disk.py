@@ -8,15 +8,15 @@ docs/storage-disk.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from mpaxos._native import WAL_PROMISE, WAL_RECORD, WAL_TRUNCATE, Wal
+from mpaxos._native import WAL_DECIDED, WAL_PROMISE, WAL_RECORD, WAL_TRUNCATE, Wal
 from mpaxos.core.invariant import InvariantViolated, invariant
 from mpaxos.core.output import Truncate, Write, WritePromise, WriteRecord
-from mpaxos.core.types import Ballot, Mark, Record, Recovered, Slot, Value
-from mpaxos.errors import ConfigError, StorageCorrupt
+from mpaxos.core.types import Ballot, Record, Recovered, Slot, Value
+from mpaxos.errors import ConfigError
+from mpaxos.storage.store import Position, check_reach
 
 if TYPE_CHECKING:
     from mpaxos._native import Batch
@@ -26,6 +26,10 @@ SEGMENT_SIZE = 64 << 20
 
 FEWEST_SEGMENTS = 3
 """The one being written, the next one, and the reserve."""
+
+DECIDED_EVERY = 32
+"""Slots after which the log is told how far it is decided. So many, at most, and those that were
+never told about, are decided anew after a crash of all."""
 
 
 def create_log(
@@ -51,25 +55,22 @@ def create_log(
 
 
 class DiskStore:
-    """mpaxos.storage.store.Store over an open write-ahead log."""
+    """mpaxos.storage.store.Store over an open write-ahead log; also a LaterStore and a KeptLog."""
 
-    def __init__(self, wal: Wal, applied: Callable[[], tuple[Mark, int]]) -> None:
-        """`applied`: the machine's durable position and time (nanoseconds since the Unix epoch),
-        which live beside the log: those of the newest snapshot."""
+    def __init__(self, wal: Wal, applied: Position, truncatable: Position | None = None) -> None:
+        """`applied`: the machine's position when the replica starts; `truncatable`: that of its
+        newest snapshot, as far as which records may be given up; by default the same."""
         self.wal = wal
         self._applied = applied
+        self._truncatable = truncatable or applied
+        self._decided = self._written = wal.decided_upto
 
     def recovered(self) -> Recovered:
         """Raises StorageCorrupt when the log begins after the machine's position: then commands
         are missing that neither the log nor the machine has."""
         wal = self.wal
         mark, time = self._applied()
-        if wal.truncated_upto > mark.slot:
-            raise StorageCorrupt(
-                f"the log is truncated up to slot {wal.truncated_upto}, but the state machine's "
-                f"newest valid snapshot is of slot {mark.slot}: the slots between are lost here. "
-                "Restore the snapshot, or replace the replica"
-            )
+        check_reach(wal.truncated_upto, mark.slot)
         return Recovered(
             promised=Ballot(*wal.promised),
             accepted=[
@@ -121,6 +122,17 @@ class DiskStore:
     def log_room(self) -> int:
         return self.wal.log_room
 
+    @property
+    def log_size(self) -> int:
+        return self.wal.log_size
+
+    @property
+    def decided_upto(self) -> Slot:
+        return self._written
+
+    def decided(self, upto: Slot) -> None:
+        self._decided = upto
+
     def close(self) -> None:
         self.wal.close()
 
@@ -135,14 +147,23 @@ class DiskStore:
             else:
                 if not isinstance(write, Truncate):
                     raise InvariantViolated(f"a write that the log has no place for: {write!r}")
-                invariant(write.upto <= self._applied()[0].slot, f"{write} beyond the applied slot")
+                bound = self._truncatable()[0].slot
+                invariant(write.upto <= bound, f"{write} beyond the snapshot of slot {bound}")
                 encoded.append((WAL_TRUNCATE, write.upto, 0, 0, 0, None))
+        if self._decided >= self._written + DECIDED_EVERY and encoded:
+            encoded.append((WAL_DECIDED, self._decided, 0, 0, 0, None))
+            self._written = self._decided
         return encoded
 
 
 def open_log(
-    path: Path, *, cluster: bytes, replica: int, applied: Callable[[], tuple[Mark, int]]
+    path: Path,
+    *,
+    cluster: bytes,
+    replica: int,
+    applied: Position,
+    truncatable: Position | None = None,
 ) -> DiskStore:
     """Open and verify the log in `path`. Raises StorageMissing, StorageForeign, StorageVersion,
     StorageCorrupt, StorageFull (not even the record of this start has room), StorageError."""
-    return DiskStore(Wal(str(path), cluster=cluster, replica=replica), applied)
+    return DiskStore(Wal(str(path), cluster=cluster, replica=replica), applied, truncatable)

@@ -1,0 +1,69 @@
+"""`mpaxos init --replace` and `mpaxos grow`: storage of a replica that does not run."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+from mpaxos.config import ClusterConfig, format_size
+from mpaxos.errors import ConfigError
+from mpaxos.runtime import grow as runtime
+from mpaxos.storage.directory import initialise
+from mpaxos.storage.lives import Lives
+
+
+def replace(config: ClusterConfig, replica: int) -> None:
+    """Make the directory of a replica that takes the place of one whose data is lost.
+
+    Its life number is the wall clock in nanoseconds: above that of any life before. It recovers
+    before it votes. Raises StorageForeign (there is data), StorageFull.
+    """
+    if len(config.replicas) < 3:
+        raise ConfigError(
+            "init --replace: with one replica there is nobody to get the state from; restore its "
+            "data from a good copy"
+        )
+    initialise(config, replica, Lives(life=time.time_ns(), recovering=True))
+
+
+def grow(
+    config: ClusterConfig, replica: int, size: int, state_limit: int | None, *, as_json: bool
+) -> None:
+    """Grow a pool with a progress bar, and print what was done. Raises ConfigError,
+    StorageError."""
+    bar = Progress(
+        TextColumn("copying"),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        console=Console(stderr=True),
+        disable=as_json or not sys.stderr.isatty(),
+    )
+    with bar:
+        task = bar.add_task("copying", total=None)
+        grown = runtime.grow(
+            config,
+            replica,
+            size,
+            state_limit,
+            lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    _show(grown, as_json=as_json)
+
+
+def _show(grown: runtime.Grown, *, as_json: bool) -> None:
+    """Print what was done, or one JSON document."""
+    if as_json:
+        print(json.dumps(msgspec.to_builtins(grown)))
+        return
+    print(
+        f"replica {grown.replica}: the pool grew from {format_size(grown.old_size)} to "
+        f"{format_size(grown.new_size)} ({grown.bytes >> 20} MiB copied and verified in "
+        f"{grown.seconds:.1f} s); state limit {format_size(grown.state_limit)}, applied up to "
+        f"slot {grown.applied}"
+    )

@@ -1,0 +1,268 @@
+"""State transfer on a replica that runs: makes images of its state, installs those of others.
+
+The protocol (mpaxos.core.transfer) says what is to be done, in Output.transfer; here it is done,
+and the results go back as events. Neither may hold up the replica:
+
+- **Making chunks** happens between two slots on the thread that applies, a bounded cost at a time.
+  While commands are being applied, each chunk is followed by a rest as long as it took, so that a
+  source keeps more than half of its time for its clients.
+- **Installing** happens on a thread of its own, in a store beside the one that serves.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from mpaxos import _native
+from mpaxos.core.output import Event, Output
+from mpaxos.core.transfer_io import (
+    ChunkMade,
+    CloseImage,
+    DropInstall,
+    ImageFailed,
+    InstallChunk,
+    Installed,
+    InstallFailed,
+    InstallFound,
+    MakeChunk,
+    Switch,
+)
+from mpaxos.core.types import Instant, Slot
+from mpaxos.errors import MpaxosError, invariant
+from mpaxos.runtime.applier import Applier
+from mpaxos.storage.store import Store
+
+if TYPE_CHECKING:
+    from mpaxos._native import Engine, ImageSource
+
+log = logging.getLogger("mpaxos.transfer")
+
+CHUNK = 256 << 10
+"""Cost of a chunk, about bytes: half a millisecond of the thread that applies."""
+
+
+class StateSink(Protocol):
+    """A store beside the present one, into which a state is installed."""
+
+    def found(self) -> tuple[int, int] | None:
+        """Image and next chunk of what an earlier life left unfinished; None: nothing."""
+
+    def begin(self) -> None:
+        """Make an empty one, whatever was there. Raises StorageError."""
+
+    def install(self, data: bytes) -> Slot | None:
+        """Install the next chunk, durably; the slot of the image once it is complete and verified.
+
+        Raises ImageError, WireError, StorageError: then it is of no use any more.
+        """
+
+    def drop(self) -> None:
+        """Remove it."""
+
+    def switch(self, store: Store, slot: Slot) -> None:
+        """Carry over what `store`, the present one, must not forget, and put this one in its place:
+        a crash leaves the one or the other, complete. Called when no other call is under way,
+        on the thread that writes `store`."""
+
+
+class ImageMaker:
+    """Makes the chunks of images of one engine."""
+
+    def __init__(
+        self,
+        open_image: Callable[[], ImageSource],
+        applier: Applier,
+        events: deque[Event],
+    ) -> None:
+        self._open_image = open_image
+        self._applier = applier
+        self._events = events
+        self._images: dict[int, ImageSource] = {}
+        self._wanted: deque[int] = deque()
+        self._closed: set[int] = set()
+        self._under_way = False
+        self._took = 0
+        self._rest_until: Instant = 0
+
+    def want(self, job: int) -> None:
+        self._wanted.append(job)
+
+    def close_image(self, job: int) -> None:
+        self._closed.add(job)
+        self._applier.call(lambda: self._close(job))
+
+    def work(self, now: Instant, busy: bool) -> Instant | None:
+        """Have a chunk made if one is wanted and it is time; when to come again. `busy`: commands
+        are being applied, so a rest is due."""
+        if not self._wanted or self._under_way:
+            return None
+        rest = self._rest_until if busy else 0
+        if now < rest:
+            return rest
+        self._under_way = True
+        job = self._wanted.popleft()
+        self._applier.call(lambda: self._make(job))
+        return now if self._wanted or self._events else None
+
+    def close(self) -> None:
+        """The machine applies no more: let go of it."""
+        for job in list(self._images):
+            self._close(job)
+
+    # What follows runs on the thread that applies, between two slots.
+
+    def _make(self, job: int) -> None:
+        began = time.monotonic_ns()
+        try:
+            if job not in self._closed:
+                self._events.append(self._next(job))
+        except MpaxosError as error:
+            self._close(job)
+            self._events.append(ImageFailed(job, str(error)))
+        ended = time.monotonic_ns()
+        self._rest_until = 2 * ended - began
+        self._under_way = False
+
+    def _next(self, job: int) -> Event:
+        source = self._images.get(job)
+        if source is None:
+            source = self._images[job] = self._open_image()
+        data = source.next(CHUNK)
+        if data is None:
+            return ImageFailed(job, "the image has no more chunks")
+        image, number, slot, final = _native.chunk_info(data)
+        done = source.progress()
+        made = done["bytes"]
+        total = made * max(done["total"], done["items"]) // max(1, done["items"])
+        if final:
+            self._close(job)
+        return ChunkMade(job, image, number, slot, final, made, max(made, total), data)
+
+    def _close(self, job: int) -> None:
+        source = self._images.pop(job, None)
+        if source is not None:
+            source.close()
+
+
+class Installer:
+    """Installs chunks on a thread of its own."""
+
+    PATIENCE = 60.0
+    """Seconds that the chunk which is being installed may take when the replica stops."""
+
+    def __init__(self, sink: StateSink, events: deque[Event], wake: Callable[[], None]) -> None:
+        self._sink = sink
+        self._events = events
+        self._wake = wake
+        self._work: queue.SimpleQueue[InstallChunk | DropInstall | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._stopping = False
+        self._failed_job = 0
+
+    def put(self, item: InstallChunk | DropInstall) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="installer", daemon=True)
+            self._thread.start()
+        self._work.put(item)
+
+    def stop(self) -> bool:
+        """Install no more; what is installed stays. False when a chunk takes too long."""
+        self._stopping = True
+        if self._thread is None:
+            return True
+        self._work.put(None)
+        self._thread.join(self.PATIENCE)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while (item := self._work.get()) is not None:
+            if self._stopping:
+                continue
+            try:
+                if isinstance(item, DropInstall):
+                    self._sink.drop()
+                elif item.job != self._failed_job:
+                    self._install(item)
+            except (MpaxosError, OSError) as error:
+                if isinstance(item, InstallChunk):
+                    self._failed_job = item.job
+                    self._events.append(InstallFailed(item.job, str(error)))
+                else:
+                    log.warning("cannot remove what was received: %s", error)
+            self._wake()
+
+    def _install(self, chunk: InstallChunk) -> None:
+        if chunk.number == 0:
+            self._sink.begin()
+        slot = self._sink.install(chunk.data)
+        self._events.append(Installed(chunk.job, chunk.number + 1, slot))
+
+
+class Transfers:
+    """Carries out the state transfers of one life of a replica."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        applier: Applier,
+        sink: StateSink,
+        wake: Callable[[], None],
+    ) -> None:
+        self.switch: Switch | None = None
+        """The protocol asks for it: to be done before the next turn."""
+        self._sink = sink
+        self._events: deque[Event] = deque()
+        self._maker = ImageMaker(lambda: _native.ImageSource(engine), applier, self._events)
+        self._installer = Installer(sink, self._events, wake)
+        found = sink.found()
+        if found is not None:
+            log.info("a state was being received: going on at chunk %d", found[1])
+            self._events.append(InstallFound(*found))
+
+    def collect(self) -> list[Event]:
+        """What has been done since the last turn."""
+        events: list[Event] = []
+        while self._events:
+            events.append(self._events.popleft())
+        return events
+
+    def carry_out(self, output: Output, now: Instant) -> None:
+        """Begin what a step asked for; lowers `output.wake_at` when there is something to do."""
+        for step in output.transfer:
+            match step:
+                case MakeChunk(job=job):
+                    self._maker.want(job)
+                case CloseImage(job=job):
+                    self._maker.close_image(job)
+                case InstallChunk() | DropInstall():
+                    self._installer.put(step)
+                case Switch():
+                    self.switch = step
+        again = self._maker.work(now, busy=bool(output.decided))
+        if self._events:
+            again = now
+        if again is not None:
+            output.wake_at = min(output.wake_at, again)
+
+    def switch_store(self, store: Store) -> None:
+        """Do what the protocol asked for; `store` must not be written any more. Raises
+        StorageError: then it is as it was."""
+        if self.switch is None:
+            invariant(False, "a switch that nobody asked for")
+            return
+        self._sink.switch(store, self.switch.slot)
+        log.info("the state at slot %d is complete: switched to it", self.switch.slot)
+
+    def stop_installing(self) -> bool:
+        """Install no more. False when that takes too long."""
+        return self._installer.stop()
+
+    def close(self) -> None:
+        """Let go of the engine; called once it applies no more."""
+        self._maker.close()

@@ -1,0 +1,1 @@
+"""Long runs through small pools: nothing may grow, whoever lags behind."""
