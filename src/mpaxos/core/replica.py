@@ -382,13 +382,16 @@ class Replica(Views):
         # Noted before the answer, durably: from here on we help nobody to count on what the
         # sender promised before. An older life than the known one is told so by the answer.
         self._lives.began(turn, sender, message.life)
+        led = self._leadership
+        if led is not None:
+            invariant(led.ballot == self.ballot, f"leading {led.ballot}, promised {self.ballot}")
         turn.send(
             sender,
             m.RecoverReply(
                 message.life,
                 self.ballot,
-                self._leadership is not None,
-                0 if self._leadership is None else self._leadership.last_proposed,
+                led is not None,
+                0 if led is None else led.last_proposed,
                 self.decided_upto,
                 self._lives.vector(),
             ),
