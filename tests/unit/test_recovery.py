@@ -47,9 +47,9 @@ class ForgetfulLog(FakeLog):
             found.truncated_upto,
             found.log_room,
             found.log_size,
-            self.life,
-            self.lives,
-            self.recovering,
+            life=self.life,
+            lives=self.lives,
+            recovering=self.recovering,
         )
 
     def write(self, writes: list[o.Write]) -> None:

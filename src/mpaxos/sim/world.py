@@ -26,7 +26,7 @@ from mpaxos.sim.invariants import Checker, History
 from mpaxos.sim.nemesis import Nemesis
 from mpaxos.sim.network import Network
 from mpaxos.sim.node import Node
-from mpaxos.sim.store import DURABILITIES, Crash
+from mpaxos.sim.store import DURABILITIES, FORGETFUL, Crash
 from mpaxos.sim.transfer import switch_store
 
 HEALED_BOUND = 30 * SECOND
