@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from mpaxos.core import messages as m
 from mpaxos.core import output as o
@@ -38,18 +39,8 @@ class ForgetfulLog(FakeLog):
             self.applied, self.truncated_upto, self.lives = Mark(0, 0), 0, ()
 
     def recovered(self) -> Recovered:
-        found = super().recovered()
-        return Recovered(
-            found.promised,
-            found.accepted,
-            found.applied,
-            0,
-            found.truncated_upto,
-            found.log_room,
-            found.log_size,
-            self.life,
-            self.lives,
-            self.recovering,
+        return replace(
+            super().recovered(), life=self.life, lives=self.lives, recovering=self.recovering
         )
 
     def write(self, writes: list[o.Write]) -> None:
