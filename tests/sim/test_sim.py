@@ -33,7 +33,7 @@ def test_many_seeds() -> None:
     for report in reports:
         for fault, times in report.faults.items():
             struck[fault] = struck.get(fault, 0) + times
-    assert len(struck) == 19 and min(struck.values()) > SEEDS // 100, struck
+    assert len(struck) >= 19 and min(struck.values()) > SEEDS // 100, struck
     for durability in DURABILITIES:
         some = [r for r in reports if r.durability == durability]
         assert len(some) > SEEDS // 6, f"{durability} is seldom drawn"

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from mpaxos.core import messages as m
 from mpaxos.core import output as o
@@ -38,18 +39,8 @@ class ForgetfulLog(FakeLog):
             self.applied, self.truncated_upto, self.lives = Mark(0, 0), 0, ()
 
     def recovered(self) -> Recovered:
-        found = super().recovered()
-        return Recovered(
-            found.promised,
-            found.accepted,
-            found.applied,
-            0,
-            found.truncated_upto,
-            found.log_room,
-            found.log_size,
-            life=self.life,
-            lives=self.lives,
-            recovering=self.recovering,
+        return replace(
+            super().recovered(), life=self.life, lives=self.lives, recovering=self.recovering
         )
 
     def write(self, writes: list[o.Write]) -> None:
@@ -360,6 +351,6 @@ def test_stores_without_a_place_for_lives_say_so() -> None:
     write = o.WriteLives((1, 2, 1), False)
     with pytest.raises(InvariantViolated, match="no place"):
         PmemStore(nothing).write([write])
-    disk: Any = DiskStore(SimpleNamespace(write=list), lambda: (Mark(0, 0), 0))  # type: ignore[arg-type]
+    disk: Any = DiskStore(SimpleNamespace(write=list, decided_upto=0), lambda: (Mark(0, 0), 0))  # type: ignore[arg-type]
     with pytest.raises(InvariantViolated, match="no place"):
         disk.write([write])
