@@ -42,7 +42,7 @@ class Nemesis:
         if plan.durability not in ("pmem", "disk") and not plan.reckless:
             self._faults.remove(self.crash_all)  # more than the setting bears
         self._faults += [self.rot] * plan.rot + [self.replace] * (2 * plan.replaces)
-        if plan.transfers:
+        if plan.forgets:
             self._faults += [self.crash_after_vote] * 2 + [self.stand] + [self.ambush] * 4
 
     def strike(self) -> None:

@@ -26,7 +26,7 @@ from mpaxos.sim.invariants import Checker, History
 from mpaxos.sim.nemesis import Nemesis
 from mpaxos.sim.network import Network
 from mpaxos.sim.node import Node
-from mpaxos.sim.store import DURABILITIES, Crash
+from mpaxos.sim.store import DURABILITIES, FORGETFUL, Crash
 from mpaxos.sim.transfer import switch_store
 
 HEALED_BOUND = 30 * SECOND
@@ -60,6 +60,11 @@ class Plan(msgspec.Struct, frozen=True):
     reckless: bool = False
     """More may forget at once than the setting bears: then all may stand still, but no promise of
     safety may break."""
+
+    @property
+    def forgets(self) -> bool:
+        """Some replica may come back with less than it knew."""
+        return self.durability in FORGETFUL or self.replaces
 
 
 class Report(msgspec.Struct):
@@ -237,7 +242,7 @@ class World:
         self.network.disconnect(node.id)
         node.lost |= self.plan.durability == "none"
         # One that forgets is often back before its last words have arrived.
-        soon = self.plan.transfers and self.rng.random() < 0.5
+        soon = self.plan.forgets and self.rng.random() < 0.5
         longest = 20 if soon else 3 * self.plan.pace
         self.after(self.rng.randrange(1, longest) * MILLISECOND, self.restart, node)
 
