@@ -47,9 +47,9 @@ class ForgetfulLog(FakeLog):
             found.truncated_upto,
             found.log_room,
             found.log_size,
-            self.life,
-            self.lives,
-            self.recovering,
+            life=self.life,
+            lives=self.lives,
+            recovering=self.recovering,
         )
 
     def write(self, writes: list[o.Write]) -> None:
@@ -360,6 +360,6 @@ def test_stores_without_a_place_for_lives_say_so() -> None:
     write = o.WriteLives((1, 2, 1), False)
     with pytest.raises(InvariantViolated, match="no place"):
         PmemStore(nothing).write([write])
-    disk: Any = DiskStore(SimpleNamespace(write=list), lambda: (Mark(0, 0), 0))  # type: ignore[arg-type]
+    disk: Any = DiskStore(SimpleNamespace(write=list, decided_upto=0), lambda: (Mark(0, 0), 0))  # type: ignore[arg-type]
     with pytest.raises(InvariantViolated, match="no place"):
         disk.write([write])
