@@ -80,7 +80,7 @@ class Replica(Views):
         self._election = Election(settings, self._acceptor, self._learner, self._lives, rng)
         self._catchup = Catchup(settings, self._acceptor, self._learner, rng)
         self.state_target = StateTarget(settings, self._catchup, self._learner)
-        self.state_source = StateSource(settings, lambda: self.state_target.active)
+        self.state_source = StateSource(settings, self.state_target)
         self._marks = Marks(settings)
         self._reads = ReadQueue(settings, incarnation)
         self._leadership: Leadership | None = None
@@ -105,8 +105,7 @@ class Replica(Views):
             m.Recover: self._on_recover,
             m.RecoverReply: ignore,  # to questions that need no answer any more
         }
-        self._handlers |= self.state_target.handlers | self.state_source.handlers
-        self._transfer_events = self.state_target.events | self.state_source.events
+        self._handlers |= self.state_target.handlers() | self.state_source.handlers()
         self._recovery: Recovery | None = None
         if recovered.recovering:
             parts = (self._lives, self._acceptor, self._learner, self._election)
@@ -166,7 +165,7 @@ class Replica(Views):
             case o.Resign():
                 self._resign(turn)
             case _:
-                self._transfer_events[type(event)](turn, event)
+                self._handlers[type(event)](turn, event)
 
     def _lead_or_follow(self, turn: Turn) -> None:
         if self._leadership is not None and not self._leadership.has_quorum(turn.now):
