@@ -9,10 +9,19 @@ import pytest
 
 from mpaxos.sim.exhaustive import SCOPES, Outcome, search
 from mpaxos.sim.exhaustive.search import Search
-from tests.sim.mutants import MUTANTS
+from tests.sim.mutants import MUTANTS, RECOVERY_MUTANTS
 
 FINISHED = "quick"
-CUT = {"crash": 12_000, "told": 8_000, "slots": 8_000, "four": 8_000, "main": 8_000, "five": 8_000}
+CUT = {
+    "crash": 12_000,
+    "told": 8_000,
+    "slots": 8_000,
+    "four": 8_000,
+    "main": 8_000,
+    "view": 8_000,
+    "epoch": 8_000,
+    "five": 8_000,
+}
 """States looked at in the larger scopes; `make exhaustive` looks at more of them."""
 
 
@@ -63,6 +72,22 @@ MISTAKES = {
     "values proposed again get a new time": "slots",
     "two replicas have the same ballot": "quick",
 }
+
+
+RECOVERY_MISTAKES = {
+    "a replica that forgot takes part at once": "view",
+    "a recovering replica promises": "epoch",
+    "it takes part before it has caught up": "epoch",
+}
+"""These make two values chosen: nothing but Paxos's own definition is looked at here."""
+
+
+@pytest.mark.parametrize("name", RECOVERY_MISTAKES)
+def test_a_mistake_in_recovery_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    RECOVERY_MUTANTS[name][0](monkeypatch)
+    outcome = Search(SCOPES[RECOVERY_MISTAKES[name]]).wander(3000)
+    assert outcome.violation is not None, f"3,000 walks did not find that {name}"
+    assert "chosen twice" in outcome.violation or "while a majority holds" in outcome.violation
 
 
 @pytest.mark.parametrize("name", MISTAKES)

@@ -88,6 +88,8 @@ def _anything(draw: st.DrawFn) -> AnyMessage:
         "accepted": st.lists(st.tuples(_numbers, _ballots), max_size=3),
         "slots": st.lists(_numbers, max_size=5),
         "granted": st.booleans(),
+        "leads": st.booleans(),
+        "lives": st.lists(_numbers, max_size=3),
         "agreed": _marks,
         "mark": _marks,
         "values": st.just([]),

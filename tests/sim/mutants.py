@@ -10,16 +10,28 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from mpaxos.core import election, learner
 from mpaxos.core.acceptor import Acceptor
 from mpaxos.core.catchup import Catchup
-from mpaxos.core.election import Election
+from mpaxos.core.election import Election, Phase
 from mpaxos.core.leader import Leadership
 from mpaxos.core.learner import Learner
-from mpaxos.core.messages import Promise
+from mpaxos.core.lives import Lives
+from mpaxos.core.messages import (
+    Accept,
+    Heartbeat,
+    Prepare,
+    PreVote,
+    Promise,
+    Recover,
+    RecoverReply,
+    TakeOver,
+)
 from mpaxos.core.output import Output, WritePromise
 from mpaxos.core.reads import ReadConfirmation
+from mpaxos.core.recovery import Recovery
 from mpaxos.core.replica import Replica
 from mpaxos.core.sessions import Planned, Session, SessionTable
 from mpaxos.core.turn import Turn
@@ -37,7 +49,10 @@ def wrap(owner: Any, name: str, make: Callable[[Any], Any]) -> Mutant:
     """The mutant that has `make(original)` in the place of `owner.name`."""
 
     def apply(patch: pytest.MonkeyPatch) -> None:
-        patch.setattr(owner, name, make(getattr(owner, name)))
+        broken = make(getattr(owner, name))
+        if callable(broken):
+            broken.__name__ = name  # by which the exhaustive search's copies find it again
+        patch.setattr(owner, name, broken)
 
     return apply
 
@@ -307,6 +322,137 @@ def halves(n: int) -> int:
     return n // 2
 
 
+# ------------------------------------------------------------------ recovery
+
+
+def without_handlers(*kinds: type) -> Callable[[Any], Any]:
+    """These messages are treated as if nothing were forgotten."""
+
+    def make(handlers: Any) -> Any:
+        def broken(self: Recovery) -> Any:
+            return {kind: f for kind, f in handlers(self).items() if kind not in kinds}
+
+        return broken
+
+    return make
+
+
+def count_own_answer(init: Any) -> Any:
+    def broken(self: Recovery, *arguments: Any) -> None:
+        init(self, *arguments)
+        self._needed -= 1
+
+    return broken
+
+
+def alter_answer(change: Callable[[RecoverReply], RecoverReply]) -> Callable[[Any], Any]:
+    def make(on_reply: Any) -> Any:
+        def broken(self: Recovery, turn: Turn, sender: int, message: RecoverReply) -> None:
+            on_reply(self, turn, sender, change(message))
+
+        return broken
+
+    return make
+
+
+def log_end_is_what_is_decided(message: RecoverReply) -> RecoverReply:
+    return replace(message, log_end=message.decided_upto)
+
+
+def any_life(on_reply: Any) -> Any:
+    def broken(self: Recovery, turn: Turn, sender: int, message: RecoverReply) -> None:
+        on_reply(self, turn, sender, replace(message, life=self._lives.own))
+
+    return broken
+
+
+def without_leader(aim: Any) -> Any:
+    def broken(self: Recovery, turn: Turn) -> None:
+        aim(self, turn)
+        if self._log_end is None and len(self._answers) >= self._needed:
+            self._ballot = self._highest()
+            self._log_end = max(answer.decided_upto for answer in self._answers.values())
+            self._acceptor.promise(turn, self._ballot)
+
+    return broken
+
+
+def any_leader(aim: Any) -> Any:
+    def broken(self: Recovery, turn: Turn) -> None:
+        aim(self, turn)
+        led = [answer for answer in self._answers.values() if answer.leads]
+        if self._log_end is None and led and len(self._answers) >= self._needed:
+            self._ballot, self._log_end = led[0].promised, led[0].log_end
+
+    return broken
+
+
+def log_end_of_a_follower(aim: Any) -> Any:
+    def broken(self: Recovery, turn: Turn) -> None:
+        before = self._log_end
+        aim(self, turn)
+        if self._log_end is not None and before is None:
+            self._log_end = min(answer.decided_upto for answer in self._answers.values())
+
+    return broken
+
+
+def do_not_catch_up(tick: Any) -> Any:
+    def broken(self: Recovery, turn: Turn) -> bool:
+        if self._log_end is not None:
+            self._log_end = 0
+        return bool(tick(self, turn))
+
+    return broken
+
+
+def do_not_promise_again(aim: Any) -> Any:
+    def broken(self: Recovery, turn: Turn) -> None:
+        promise, self._acceptor.promise = self._acceptor.promise, lambda t, b: False  # type: ignore
+        aim(self, turn)
+        self._acceptor.promise = promise  # type: ignore[method-assign]
+
+    return broken
+
+
+def count_forgotten_promises(won: Any) -> Any:
+    def broken(self: Election) -> bool:
+        return self.phase is Phase.PREPARE and len(self._promised) >= self._majority
+
+    return broken
+
+
+def promises_tell_no_lives(vector: Any) -> Any:
+    def broken(self: Lives) -> list[int]:
+        return [self._known[r] if r == self._me else 1 for r in range(len(self._known))]
+
+    return broken
+
+
+def lives_are_forgotten(begin_life: Any) -> Any:
+    def broken(self: SimStore) -> None:
+        self.lives = ()
+        begin_life(self)
+
+    return broken
+
+
+def replaced_and_trusted(begin_life: Any) -> Any:
+    def broken(self: SimStore) -> None:
+        self.recovering = False
+        begin_life(self)
+
+    return broken
+
+
+def lost_records_never_were(init: Any) -> Any:
+    def broken(self: Acceptor, settings: Any, recovered: Any, log: Any) -> None:
+        init(self, settings, recovered, log)
+        self.truncated_upto = recovered.truncated_upto
+
+    return broken
+
+
 MUTANTS: dict[str, Mutant] = {
     "the promise is not persisted": wrap(Turn, "write_promise", lambda f: lambda self, b: None),
     "the accept is not persisted": wrap(Turn, "write_record", lambda f: lambda self, r, n: None),
@@ -353,6 +499,68 @@ MUTANTS: dict[str, Mutant] = {
     "an expired session is opened again": wrap(SessionTable, "_command", reopen_expired),
     "a command that raises is not undone": wrap(Overlay, "rollback", lambda f: Overlay.merge),
 }
+
+VOTING = (Prepare, Accept, PreVote, Heartbeat, TakeOver)
+
+RECOVERY_MUTANTS: dict[str, tuple[Mutant, str]] = {
+    "a replica that forgot takes part at once": (
+        wrap(SimStore, "recovered", lambda f: lambda self: replace(f(self), recovering=False)),
+        "epoch",
+    ),
+    "a recovering replica votes": (
+        wrap(Recovery, "handlers", without_handlers(*VOTING)),
+        "view",
+    ),
+    "a recovering replica promises": (
+        wrap(Recovery, "handlers", without_handlers(Prepare)),
+        "epoch",
+    ),
+    "a recovering replica confirms reads": (
+        wrap(Recovery, "handlers", without_handlers(Heartbeat)),
+        "epoch",
+    ),
+    "a recovering replica answers another one": (
+        wrap(Recovery, "handlers", without_handlers(Recover)),
+        "epoch",
+    ),
+    "its own answer is counted": (wrap(Recovery, "__init__", count_own_answer), "epoch"),
+    "the leader's answer is not awaited": (wrap(Recovery, "_aim", without_leader), "view"),
+    "any leader's answer will do": (wrap(Recovery, "_aim", any_leader), "epoch"),
+    "the log end is a follower's": (wrap(Recovery, "_aim", log_end_of_a_follower), "view"),
+    "the log end is what the leader knows decided": (
+        wrap(Recovery, "on_reply", alter_answer(log_end_is_what_is_decided)),
+        "view",
+    ),
+    "answers of an earlier life count": (wrap(Recovery, "on_reply", any_life), "epoch"),
+    "it takes part before it has caught up": (wrap(Recovery, "tick", do_not_catch_up), "view"),
+    "the highest ballot is not promised again": (
+        wrap(Recovery, "_aim", do_not_promise_again),
+        "epoch",
+    ),
+    "a forgotten promise counts": (wrap(Election, "won", count_forgotten_promises), "epoch"),
+    "promises tell no lives": (wrap(Lives, "vector", promises_tell_no_lives), "epoch"),
+    "lives are not durable": (wrap(SimStore, "begin_life", lives_are_forgotten), "pmem"),
+    "an answer leaves before the life is noted": (
+        wrap(Lives, "began", lambda f: lambda self, turn, replica, life: None),
+        "epoch",
+    ),
+    "a replaced replica is trusted after a restart": (
+        wrap(SimStore, "begin_life", replaced_and_trusted),
+        "pmem",
+    ),
+    "lost records look as if they had never been": (
+        wrap(Acceptor, "__init__", lost_records_never_were),
+        "view",
+    ),
+}
+"""Mistakes in recovery, and the durability setting to look for them in."""
+
+RECOVERY_SEEN_ELSEWHERE = {
+    "any leader's answer will do",
+    "answers of an earlier life count",
+    "lost records look as if they had never been",
+}
+"""Those that random schedules seldom notice: test_mutants.py names the tests that do."""
 
 SEEN_ELSEWHERE = {
     "a record of another ballot is decided": "exhaustive",

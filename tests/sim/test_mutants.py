@@ -8,8 +8,14 @@ import pytest
 
 from mpaxos.core.learner import Learner
 from mpaxos.sim import run
-from tests.sim.mutants import MUTANTS, SEEN_ELSEWHERE, count_any_ballot
-from tests.unit import pools, test_core, test_sessions
+from tests.sim.mutants import (
+    MUTANTS,
+    RECOVERY_MUTANTS,
+    RECOVERY_SEEN_ELSEWHERE,
+    SEEN_ELSEWHERE,
+    count_any_ballot,
+)
+from tests.unit import pools, test_core, test_recovery, test_sessions
 
 FIRST = 900_000
 BUDGET = 400
@@ -21,6 +27,9 @@ HINTS = {
     "holes are closed instead of filled": 159,
     "a read without a quorum": 159,
     "requests below the lowest are run": 107,
+    "a forgotten promise counts": 339,
+    "promises tell no lives": 339,
+    "an answer leaves before the life is noted": 339,
 }
 """Offsets of seeds that noticed it before: tried first, to save time."""
 
@@ -40,9 +49,32 @@ UNIT: dict[str, Callable[[], None]] = {
 }
 """Mutants that a unit test notices."""
 
+RECOVERY_UNIT: dict[str, list[Callable[[], None]]] = {
+    "any leader's answer will do": [
+        test_recovery.test_the_leader_of_the_highest_ballot_must_answer_as_leader
+    ],
+    "answers of an earlier life count": [
+        test_recovery.test_answers_to_an_earlier_life_do_not_count
+    ],
+    "a forgotten promise counts": [
+        lambda: test_recovery.test_a_promise_of_a_forgotten_life_does_not_count(True)
+    ],
+    "an answer leaves before the life is noted": [
+        test_recovery.test_a_new_life_is_durable_before_it_is_answered,
+        lambda: test_recovery.test_a_promise_of_a_forgotten_life_does_not_count(True),
+    ],
+    "lost records look as if they had never been": [
+        lambda: test_recovery.test_lost_records_are_not_told_as_if_there_had_been_none("view")
+    ],
+    "it takes part before it has caught up": [
+        test_recovery.test_it_catches_up_with_all_that_the_leader_had_proposed
+    ],
+}
+"""Mutants of recovery and the unit tests each of which notices it."""
 
-def failure(offset: int) -> str | None:
-    return run(FIRST + offset, 5 if offset % 2 else 3).failure
+
+def failure(offset: int, durability: str = "pmem") -> str | None:
+    return run(FIRST + offset, 5 if offset % 2 else 3, durability=durability).failure
 
 
 @pytest.mark.parametrize("name", [name for name in MUTANTS if name not in SEEN_ELSEWHERE])
@@ -52,6 +84,26 @@ def test_a_broken_protocol_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch
     assert any(failure(offset) is not None for offset in offsets), (
         f"{BUDGET} seeds did not notice that {name}"
     )
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in RECOVERY_MUTANTS if name not in RECOVERY_SEEN_ELSEWHERE]
+)
+def test_a_broken_recovery_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    mutant, durability = RECOVERY_MUTANTS[name]
+    mutant(monkeypatch)
+    offsets = [HINTS[name], *range(BUDGET)] if name in HINTS else range(BUDGET)
+    assert any(failure(offset, durability) is not None for offset in offsets), (
+        f"{BUDGET} seeds did not notice that {name}"
+    )
+
+
+@pytest.mark.parametrize("name", RECOVERY_UNIT)
+def test_a_broken_recovery_fails_the_unit_test(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    RECOVERY_MUTANTS[name][0](monkeypatch)
+    for story in RECOVERY_UNIT[name]:
+        with pytest.raises(AssertionError):
+            story()
 
 
 @pytest.mark.parametrize("name", UNIT)
@@ -65,6 +117,8 @@ def test_there_are_enough_mutants() -> None:
     assert len(MUTANTS) - len(SEEN_ELSEWHERE) >= 25
     assert set(SEEN_ELSEWHERE) <= set(MUTANTS)
     assert set(UNIT) == {name for name, rung in SEEN_ELSEWHERE.items() if rung == "unit"}
+    assert len(RECOVERY_MUTANTS) - len(RECOVERY_SEEN_ELSEWHERE) >= 8
+    assert set(RECOVERY_MUTANTS) >= RECOVERY_SEEN_ELSEWHERE <= set(RECOVERY_UNIT)
 
 
 def test_the_canary(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from multiprocessing import get_context
 
 import pytest
 
-from mpaxos.sim import Report, run
+from mpaxos.sim import DURABILITIES, Report, replay, run
 
 SEEDS = int(os.environ.get("MPAXOS_SIM_SEEDS", "5000"))
 FIRST = 500_000
@@ -26,20 +26,25 @@ def test_many_seeds() -> None:
     starts = range(FIRST, FIRST + SEEDS, CHUNK)
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         reports = [report for chunk in pool.map(run_chunk, starts) for report in chunk]
-    failed = [
-        f"mpaxos sim --seed {r.seed} --replicas {r.replicas} --trace: {r.failure}"
-        for r in reports
-        if r.failure is not None
-    ]
+    failed = [f"{replay(r)}: {r.failure}" for r in reports if r.failure is not None]
     assert not failed, "\n".join(failed)
     assert len(reports) == SEEDS
     struck: dict[str, int] = {}
     for report in reports:
         for fault, times in report.faults.items():
             struck[fault] = struck.get(fault, 0) + times
-    assert len(struck) == 15 and min(struck.values()) > SEEDS // 30, struck
+    assert len(struck) == 19 and min(struck.values()) > SEEDS // 100, struck
+    for durability in DURABILITIES:
+        some = [r for r in reports if r.durability == durability]
+        assert len(some) > SEEDS // 6, f"{durability} is seldom drawn"
+        assert (sum(r.recoveries for r in some) > len(some) // 20) == (durability != "none")
     assert sum(r.acknowledged for r in reports) > 8 * SEEDS
-    print(f"{SEEDS} schedules, {sum(r.decided for r in reports)} slots decided, faults: {struck}")
+    still = [r for r in reports if r.stood_still]
+    assert len(still) > SEEDS // 200 and {r.durability for r in still} == {"view", "epoch"}
+    print(
+        f"{SEEDS} schedules, {sum(r.decided for r in reports)} slots decided, "
+        f"{sum(r.recoveries for r in reports)} recoveries of lost memory, faults: {struck}"
+    )
 
 
 @pytest.mark.parametrize("hash_seed", ["1", "2"])

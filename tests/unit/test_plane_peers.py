@@ -77,7 +77,7 @@ def as_peer(world: World, replica: int = 1) -> Wire:
     wire = world.wire(world.planes[0].ports()[0])
     wire.send(peer_hello(replica, 0))
     kind, payload = wire.frame()
-    assert (kind, payload[:8]) == (PEER_HELLO, struct.pack("<HHHH", 1, 0, replica, 0))
+    assert (kind, payload[:8]) == (PEER_HELLO, struct.pack("<HHHH", 2, 0, replica, 0))
     return wire
 
 

@@ -224,8 +224,8 @@ class Source:
 
     def __init__(self) -> None:
         self.now = SECOND
-        self.lacks = False
-        self.part = StateSource(Settings(replica=2, replicas=3), lambda: self.lacks)
+        self.own = Target()
+        self.part = StateSource(Settings(replica=2, replicas=3), self.own.part)
 
     def request(self, image: int, next_: int, *, again: bool = False, sender: int = 0) -> Turn:
         turn = Turn(self.now, (0, 1))
@@ -295,9 +295,9 @@ def test_a_target_that_begins_anew_gets_a_new_image() -> None:
 
 def test_refusals() -> None:
     source = Source()
-    source.lacks = True
+    source.own.tick()
     assert sent(source.request(0, 0)) == ["it needs a state itself"]
-    source.lacks = False
+    source.own.part._active = False
     for sender in range(MAX_SERVED):
         source.request(0, 0, sender=sender)
     assert sent(source.request(0, 0, sender=5)) == ["it gives its state to others already"]

@@ -259,6 +259,9 @@ def sim(
     replicas: Annotated[
         int, typer.Option(help="1, 3, 5 or 7; 0: every third seed has 5, the others 3.")
     ] = 0,
+    durability: Annotated[
+        str, typer.Option(help="pmem, disk, view, epoch or none; default: each seed draws one.")
+    ] = "",
     jobs: Annotated[int, typer.Option(help="Processes; 0: one per core.")] = 0,
     trace: Annotated[bool, typer.Option("--trace", help="Print every event of a run.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line per seed.")] = False,
@@ -267,17 +270,25 @@ def sim(
 
     The product's own protocol, loop and state machine run over a simulated network (loss,
     duplication, reordering, partitions), simulated storage (slow, full, dying between two writes,
-    flipping bits) and clocks. Safety is checked after every event; then everything is healed,
-    and the cluster has to come back. The exit status is 1 when a seed failed.
+    flipping bits) and clocks. With durability view and epoch a crashed replica has forgotten votes,
+    with none it stays away; with pmem and disk some lose everything and are replaced. Safety is
+    checked after every event; then everything is healed, and the cluster has to come back. The
+    exit status is 1 when a seed failed.
 
     mpaxos sim --count 20000
+
+    mpaxos sim --durability epoch --count 5000
 
     mpaxos sim --seed 4711 --trace
     """
     from mpaxos.cli.simulate import simulate
 
     count = count if count is not None else 1000 if seed is None else 1
-    raise typer.Exit(simulate(seed or 0, count, replicas, jobs, trace=trace, as_json=as_json))
+    raise typer.Exit(
+        simulate(
+            seed or 0, count, replicas, jobs, durability=durability, trace=trace, as_json=as_json
+        )
+    )
 
 
 @app.command()

@@ -21,24 +21,38 @@ from rich.progress import (
 
 from mpaxos.cli.errors import FAILED, OK
 from mpaxos.errors import ConfigError
-from mpaxos.sim import Report, run
+from mpaxos.sim import DURABILITIES, Report, replay, run
 
 CHUNK = 25
 """Seeds handed to a worker process at a time."""
 
 
-def simulate(seed: int, count: int, replicas: int, jobs: int, *, trace: bool, as_json: bool) -> int:
+def simulate(
+    seed: int,
+    count: int,
+    replicas: int,
+    jobs: int,
+    *,
+    durability: str = "",
+    trace: bool,
+    as_json: bool,
+) -> int:
     """Run `count` seeds from `seed` on; 0 when all kept the invariants, else 1.
 
     `replicas` 0: every third seed has five, the others three. `jobs` 0: one process per core.
+    `durability` empty: each seed draws one.
     """
     if count < 1:
         raise ConfigError(f"--count {count}: at least 1")
     if replicas not in (0, 1, 3, 5, 7):
         raise ConfigError(f"--replicas {replicas}: must be 1, 3, 5 or 7, or 0 for a mixture")
+    if durability not in ("", *DURABILITIES):
+        known = ", ".join(DURABILITIES)
+        raise ConfigError(f"--durability {durability}: must be one of {known}; all without it")
     console = Console()
     seeds = range(seed, seed + count)
-    reports = _traced(seeds, replicas) if trace else _spread(seeds, replicas, jobs)
+    world = (replicas, durability)
+    reports = _traced(seeds, *world) if trace else _spread(seeds, *world, jobs)
     began = time.monotonic()
     total = Report(0, 0)
     failed: list[Report] = []
@@ -60,8 +74,8 @@ def simulate(seed: int, count: int, replicas: int, jobs: int, *, trace: bool, as
         console.print(
             f"{count:,} schedules in {seconds:.1f} s ({rate:.1f} per second): "
             f"{total.events:,} events, {total.simulated_seconds:,.0f} simulated seconds, "
-            f"{faults:,} faults, {total.decided:,} slots decided, {total.acknowledged:,} commands "
-            f"acknowledged, {len(failed)} failed",
+            f"{faults:,} faults, {total.recoveries:,} recoveries of lost memory, {total.decided:,} "
+            f"slots decided, {total.acknowledged:,} commands acknowledged, {len(failed)} failed",
             soft_wrap=True,
         )
     return FAILED if failed else OK
@@ -71,30 +85,32 @@ def _replicas(seed: int, replicas: int) -> int:
     return replicas or (5 if seed % 3 == 0 else 3)
 
 
-def _chunk(seeds: range, replicas: int) -> list[Report]:
-    return [run(seed, _replicas(seed, replicas)) for seed in seeds]
+def _chunk(seeds: range, replicas: int, durability: str) -> list[Report]:
+    return [run(seed, _replicas(seed, replicas), durability=durability) for seed in seeds]
 
 
-def _traced(seeds: range, replicas: int) -> Iterator[Report]:
+def _traced(seeds: range, replicas: int, durability: str) -> Iterator[Report]:
     for seed in seeds:
-        yield run(seed, _replicas(seed, replicas), trace=print)
+        yield run(seed, _replicas(seed, replicas), durability=durability, trace=print)
 
 
-def _spread(seeds: range, replicas: int, jobs: int) -> Iterator[Report]:
+def _spread(seeds: range, replicas: int, durability: str, jobs: int) -> Iterator[Report]:
     workers = min(jobs or len(os.sched_getaffinity(0)), -(-len(seeds) // CHUNK))
     if workers == 1:
         for seed in seeds:
-            yield run(seed, _replicas(seed, replicas))
+            yield run(seed, _replicas(seed, replicas), durability=durability)
         return
     chunks = [seeds[at : at + CHUNK] for at in range(0, len(seeds), CHUNK)]
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for future in as_completed([pool.submit(_chunk, chunk, replicas) for chunk in chunks]):
+        futures = [pool.submit(_chunk, chunk, replicas, durability) for chunk in chunks]
+        for future in as_completed(futures):
             yield from future.result()
 
 
 def _add(total: Report, report: Report) -> None:
     total.events += report.events
     total.decided += report.decided
+    total.recoveries += report.recoveries
     total.acknowledged += report.acknowledged
     total.simulated_seconds += report.simulated_seconds
     for fault, times in report.faults.items():
@@ -103,8 +119,7 @@ def _add(total: Report, report: Report) -> None:
 
 def _show_failure(console: Console, report: Report) -> None:
     console.print(f"seed {report.seed}: {report.failure}", markup=False, soft_wrap=True)
-    replay = f"mpaxos sim --seed {report.seed} --replicas {report.replicas} --trace"
-    console.print(f"  replay: {replay}", markup=False, soft_wrap=True)
+    console.print(f"  replay: {replay(report)}", markup=False, soft_wrap=True)
 
 
 def _progress(console: Console, *, hidden: bool) -> Progress:

@@ -80,7 +80,7 @@ class Replica(Views):
         self._election = Election(settings, self._acceptor, self._learner, self._lives, rng)
         self._catchup = Catchup(settings, self._acceptor, self._learner, rng)
         self.state_target = StateTarget(settings, self._catchup, self._learner)
-        self.state_source = StateSource(settings, lambda: self.state_target.active)
+        self.state_source = StateSource(settings, self.state_target)
         self._marks = Marks(settings)
         self._reads = ReadQueue(settings, incarnation)
         self._leadership: Leadership | None = None
@@ -105,8 +105,7 @@ class Replica(Views):
             m.Recover: self._on_recover,
             m.RecoverReply: ignore,  # to questions that need no answer any more
         }
-        self._handlers |= self.state_target.handlers | self.state_source.handlers
-        self._transfer_events = self.state_target.events | self.state_source.events
+        self._handlers |= self.state_target.handlers() | self.state_source.handlers()
         self._recovery: Recovery | None = None
         if recovered.recovering:
             parts = (self._lives, self._acceptor, self._learner, self._election)
@@ -166,7 +165,7 @@ class Replica(Views):
             case o.Resign():
                 self._resign(turn)
             case _:
-                self._transfer_events[type(event)](turn, event)
+                self._handlers[type(event)](turn, event)
 
     def _lead_or_follow(self, turn: Turn) -> None:
         if self._leadership is not None and not self._leadership.has_quorum(turn.now):
@@ -382,13 +381,16 @@ class Replica(Views):
         # Noted before the answer, durably: from here on we help nobody to count on what the
         # sender promised before. An older life than the known one is told so by the answer.
         self._lives.began(turn, sender, message.life)
+        led = self._leadership
+        if led is not None:
+            invariant(led.ballot == self.ballot, f"leading {led.ballot}, promised {self.ballot}")
         turn.send(
             sender,
             m.RecoverReply(
                 message.life,
                 self.ballot,
-                self._leadership is not None,
-                0 if self._leadership is None else self._leadership.last_proposed,
+                led is not None,
+                0 if led is None else led.last_proposed,
                 self.decided_upto,
                 self._lives.vector(),
             ),

@@ -13,6 +13,7 @@ import msgspec
 
 from mpaxos.core.messages import StateChunk, StateRefused, StateRequest
 from mpaxos.core.settings import Settings
+from mpaxos.core.transfer import StateTarget
 from mpaxos.core.transfer_io import ChunkMade, CloseImage, ImageFailed, MakeChunk
 from mpaxos.core.turn import Turn
 from mpaxos.core.types import Instant, ReplicaId
@@ -50,17 +51,20 @@ class Serving(msgspec.Struct):
 class StateSource:
     """Gives images of this replica's state to others."""
 
-    def __init__(self, settings: Settings, lacks_state: Callable[[], bool]) -> None:
-        """`lacks_state`: this replica's own state is of no use to anybody now."""
-        self.handlers: dict[type, Callable[..., None]] = {StateRequest: self.on_request}
-        self.events: dict[type, Callable[..., None]] = {
-            ChunkMade: self.on_made,
-            ImageFailed: self.on_failed,
-        }
-        self._lacks_state = lacks_state
+    def __init__(self, settings: Settings, target: StateTarget) -> None:
+        """`target`: the other side; while it is active, the state here is of no use to anybody."""
+        self._target = target
         self._settings = settings
         self._servings: dict[ReplicaId, Serving] = {}
         self._jobs = 0
+
+    def handlers(self) -> dict[type, Callable[..., None]]:
+        """Who takes messages and events of the transfer."""
+        return {
+            StateRequest: self.on_request,
+            ChunkMade: self.on_made,
+            ImageFailed: self.on_failed,
+        }
 
     @property
     def servings(self) -> list[Serving]:
@@ -125,7 +129,7 @@ class StateSource:
     # ----------------------------------------------------------------------------------------
 
     def _begin(self, turn: Turn, target: ReplicaId) -> Serving | None:
-        unable = "it needs a state itself" if self._lacks_state() else None
+        unable = "it needs a state itself" if self._target.active else None
         if len(self._servings) >= MAX_SERVED:
             unable = "it gives its state to others already"
         if unable is not None:

@@ -75,15 +75,6 @@ class StateTarget:
         self.installed = 0
         """Bytes of chunks that are durable here."""
         self._settings = settings
-        self.handlers: dict[type, Callable[..., None]] = {
-            StateChunk: self.on_chunk,
-            StateRefused: self.on_refused,
-        }
-        self.events: dict[type, Callable[..., None]] = {
-            Installed: self.on_installed,
-            InstallFailed: self.on_failed,
-            InstallFound: self.on_found,
-        }
         self._catchup = catchup
         self._learner = learner
         self._job = 0
@@ -104,6 +95,16 @@ class StateTarget:
         """The final chunk was handed on: the source is not needed any more."""
         self._found = False
         """The image is from the life before: who made it has to be found."""
+
+    def handlers(self) -> dict[type, Callable[..., None]]:
+        """Who takes messages and events of the transfer."""
+        return {
+            StateChunk: self.on_chunk,
+            StateRefused: self.on_refused,
+            Installed: self.on_installed,
+            InstallFailed: self.on_failed,
+            InstallFound: self.on_found,
+        }
 
     @property
     def active(self) -> bool:

@@ -8,7 +8,15 @@ from collections.abc import Callable
 from mpaxos.sim.store import DURABILITIES
 from mpaxos.sim.world import Plan, Report, World
 
-__all__ = ["DURABILITIES", "Plan", "Report", "World", "run"]
+__all__ = ["DURABILITIES", "Plan", "Report", "World", "replay", "run"]
+
+
+def replay(report: Report) -> str:
+    """The command that shows a run again, event by event."""
+    return (
+        f"mpaxos sim --seed {report.seed} --replicas {report.replicas} "
+        f"--durability {report.durability} --trace"
+    )
 
 
 def run(

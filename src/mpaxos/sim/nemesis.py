@@ -39,9 +39,11 @@ class Nemesis:
             self.full_storage,
         ]
         plan = world.plan
-        if plan.durability not in ("pmem", "disk"):
+        if plan.durability not in ("pmem", "disk") and not plan.reckless:
             self._faults.remove(self.crash_all)  # more than the setting bears
         self._faults += [self.rot] * plan.rot + [self.replace] * (2 * plan.replaces)
+        if plan.forgets:
+            self._faults += [self.crash_after_vote] * 2 + [self.stand] + [self.ambush] * 4
 
     def strike(self) -> None:
         """One fault now, the next one later."""
@@ -68,7 +70,7 @@ class Nemesis:
             node.store.full = False
             node.store.delay = 0
             if node.alive:
-                node.plane.crash_on_send = False
+                node.plane.crash_on_send = node.plane.crash_after_vote = False
                 node.machine.crash_in = None
                 self._world.wake(node)
             else:
@@ -87,6 +89,33 @@ class Nemesis:
     def crash_before_sending(self) -> None:
         if (node := self._victim()) is not None:
             node.plane.crash_on_send = True
+
+    def crash_after_vote(self) -> None:
+        """The next one whose vote is on its way forgets it, or would if it could."""
+        if (node := self._victim()) is not None:
+            node.plane.crash_after_vote = True
+
+    def stand(self) -> None:
+        """A replica seeks votes whatever it hears."""
+        if (node := self._victim()) is not None:
+            node.stand()
+
+    def ambush(self) -> None:
+        """A candidate reaches one voter, which dies of its vote; what a promise is worth shows when
+        the candidate meets the others again."""
+        world, rng = self._world, self._world.rng
+        living = [n for n in world.nodes if n.alive and not n.replica.is_leader]
+        if len(living) < 2:
+            return
+        candidate, voter = rng.sample(living, 2)
+        self.heal()
+        self._cut_off(candidate.id)
+        world.network.cuts -= {(candidate.id, voter.id), (voter.id, candidate.id)}
+        candidate.stand()
+        voter.plane.crash_after_vote = True
+        if rng.random() < 0.7:
+            world.after(rng.randrange(2, 6) * MILLISECOND, self._cut_off, candidate.id)
+        world.after(rng.randrange(20, 600) * MILLISECOND, self._let_in, candidate.id)
 
     def crash_in_apply(self) -> None:
         if (node := self._victim()) is not None:

@@ -7,8 +7,17 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mpaxos.core.messages import Envelope
-from mpaxos.core.output import Decided, Event, LocalBatch, LocalReads, Output, ReadReady, Resign
+from mpaxos.core.messages import Accepted, Envelope, Promise, TakeOver
+from mpaxos.core.output import (
+    Decided,
+    Event,
+    LocalBatch,
+    LocalReads,
+    Output,
+    ReadReady,
+    Received,
+    Resign,
+)
 from mpaxos.core.sessions import OPEN, OPENED, QUERY, REFUSED, Entry
 from mpaxos.core.settings import SECOND, Settings
 from mpaxos.core.types import Mark, ReplicaId, Slot
@@ -41,6 +50,7 @@ class SimPlane:
         self._sessions: dict[int, Client] = {}
         self._tokens: dict[int, Client] = {}
         self.crash_on_send = False
+        self.crash_after_vote = False
 
     def arrive(self, event: Event) -> None:
         self._inbox.append(event)
@@ -78,6 +88,11 @@ class SimPlane:
         self._world.checker.sending(self._node, messages)
         for envelope in messages:
             self._world.network.send(self._node.id, envelope, self._node.store.busy)
+        if self.crash_after_vote and any(
+            isinstance(envelope.message, Promise | Accepted) for envelope in messages
+        ):
+            self.crash_after_vote = False
+            self._node.forget_vote()
 
     def deliver(self, replies: Any) -> None:
         for session, sequence, status, payload in replies.entries():
@@ -290,13 +305,27 @@ class Node:
 
     def may_crash(self) -> bool:
         """Does the setting bear that this replica crashes now?"""
-        return self.store.durability in ("pmem", "disk") or self._world.may_forget(self)
+        if self._world.plan.reckless or self.store.durability in ("pmem", "disk"):
+            return True
+        return self._world.may_forget(self)
 
     def replace(self) -> None:
         """All it had is gone; an operator lets an empty one begin under its id."""
         self.engine = self._empty_engine()
         self.install = None
         self.store.replace()
+
+    def forget_vote(self) -> None:
+        """Die in the worst moment, and lose as much as the setting allows. Raises Crash."""
+        if self._world.plan.replaces and self._world.may_forget(self):
+            self.replace()
+            raise Crash("after its vote was sent, and is replaced by an empty one")
+        if self.may_crash():
+            raise Crash("after its vote was sent")
+
+    def stand(self) -> None:
+        """Seek votes at once."""
+        self.loop.inject(Received(self.id, TakeOver(self.replica.ballot)))
 
     def _empty_engine(self) -> MemoryEngine:
         sessions = self._world.plan.max_sessions

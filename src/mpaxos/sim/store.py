@@ -30,6 +30,10 @@ class Crash(Exception):
     """The simulated process dies here."""
 
 
+def _always() -> bool:
+    return True
+
+
 def sealed(data: bytes) -> bytearray:
     """`data` with its checksum behind it."""
     return bytearray(data + _CRC.pack(zlib.crc32(data)))
@@ -75,7 +79,7 @@ class SimStore:
         """Nanoseconds that the writes of this turn took."""
         self.damaged = False
         """A bit was flipped."""
-        self.may_die: Callable[[], bool] = lambda: True
+        self.may_die: Callable[[], bool] = _always
         """False while the loss of what this store forgets would be more than the setting bears."""
         self.on_record: Callable[[Record], None] | None = None
         self._images: dict[Slot, bytearray] = {}
@@ -111,7 +115,7 @@ class SimStore:
         self.records.clear()
         self._images.clear()
         self._used = 0
-        self.truncated_upto = self.applied()[0].slot
+        self.truncated_upto = 0
         if promise:
             self.promised = ZERO_BALLOT
             self._promise_image = sealed(_PROMISE.pack(*ZERO_BALLOT))

@@ -26,7 +26,7 @@ from mpaxos.sim.invariants import Checker, History
 from mpaxos.sim.nemesis import Nemesis
 from mpaxos.sim.network import Network
 from mpaxos.sim.node import Node
-from mpaxos.sim.store import DURABILITIES, Crash
+from mpaxos.sim.store import DURABILITIES, FORGETFUL, Crash
 from mpaxos.sim.transfer import switch_store
 
 HEALED_BOUND = 30 * SECOND
@@ -57,6 +57,14 @@ class Plan(msgspec.Struct, frozen=True):
     """Replicas may lose everything and be replaced by empty ones."""
     keeps_state: bool = True
     """The state survives a crash; otherwise a restarted replica begins with an empty one."""
+    reckless: bool = False
+    """More may forget at once than the setting bears: then all may stand still, but no promise of
+    safety may break."""
+
+    @property
+    def forgets(self) -> bool:
+        """Some replica may come back with less than it knew."""
+        return self.durability in FORGETFUL or self.replaces
 
 
 class Report(msgspec.Struct):
@@ -71,6 +79,8 @@ class Report(msgspec.Struct):
     simulated_seconds: float = 0.0
     recoveries: int = 0
     """How often a replica that had forgotten votes took part again."""
+    stood_still: bool = False
+    """More had forgotten than the setting bears, and rightly nobody went on."""
     faults: dict[str, int] = {}
     trace_digest: int = 0
     failure: str | None = None
@@ -89,7 +99,9 @@ def draw_plan(rng: random.Random, memory: random.Random, replicas: int, durabili
         window=rng.choice([1, 2, 4, 16]),
         max_apply_lag=rng.choice([4, 32, 512]),
         # With a replica lost for ever, another one must never be too far behind.
-        log_size=1 << 20 if rot else rng.choice([8 << 10, 32 << 10, 256 << 10]),
+        log_size=1 << 20
+        if rot or durability == "none"
+        else rng.choice([8 << 10, 32 << 10, 256 << 10]),
         state_limit=rng.choice([1 << 30, 1 << 30, 4096]),
         max_sessions=rng.choice([3, 6, 6]),
         rot=rot,
@@ -102,6 +114,7 @@ def draw_plan(rng: random.Random, memory: random.Random, replicas: int, durabili
         durability=durability,
         replaces=keeps_log and not rot and replicas > 1 and memory.random() < 0.4,
         keeps_state=keeps_log or memory.random() < 0.5,
+        reckless=durability in FORGETFUL and memory.random() < 0.15,
     )
 
 
@@ -228,7 +241,10 @@ class World:
         self._planned.pop(node.id, None)
         self.network.disconnect(node.id)
         node.lost |= self.plan.durability == "none"
-        self.after(self.rng.randrange(1, 3 * self.plan.pace) * MILLISECOND, self.restart, node)
+        # One that forgets is often back before its last words have arrived.
+        soon = self.plan.forgets and self.rng.random() < 0.5
+        longest = 20 if soon else 3 * self.plan.pace
+        self.after(self.rng.randrange(1, longest) * MILLISECOND, self.restart, node)
 
     def stopped(self, node: Node, error: StorageError) -> None:
         """`node` stops by itself: a state that cannot be right, or no room, is not gone on with."""
@@ -276,6 +292,7 @@ class World:
         report.acknowledged = len(self.history.acknowledged)
         report.simulated_seconds = self.now / 1e9
         report.recoveries = self.recoveries
+        report.stood_still = self._stands_still
         report.faults = self.nemesis.strikes
         report.trace_digest = self._trace_digest
         return report
@@ -294,7 +311,16 @@ class World:
         self._run_until(self.now + HEALED_BOUND, self._is_settled)
         self._judge_end()
 
+    @property
+    def _stands_still(self) -> bool:
+        """Too many have forgotten: nobody can ever take part again who does not now."""
+        if not self.plan.reckless or not all(node.alive for node in self.nodes):
+            return False
+        return sum(node.remembers for node in self.nodes) < majority(self.plan.replicas)
+
     def _is_settled(self) -> bool:
+        if self._stands_still:
+            return not any(node.replica.is_leader for node in self.nodes)
         if not all(client.idle for client in self.clients):
             return False
         nodes = [node for node in self.nodes if not node.lost]
@@ -318,6 +344,8 @@ class World:
             )
             + f"; unanswered clients {[c.id for c in self.clients if not c.idle]}",
         )
+        if self._stands_still:
+            return  # perhaps nobody has the state any more
         engines = [node.engine for node in self.nodes if not node.lost]
         newest = max(engines, key=lambda engine: engine.mark[0])
         runs = newest.scan(newest.container("runs"), b"", None, 1 << 30)

@@ -23,6 +23,7 @@ from mpaxos.core.messages import (
     Forward,
     Heartbeat,
     Promise,
+    Recover,
     TakeOver,
 )
 from mpaxos.core.output import (
@@ -30,6 +31,7 @@ from mpaxos.core.output import (
     Event,
     LocalBatch,
     LogRoom,
+    Output,
     PeerUp,
     Received,
     Write,
@@ -103,17 +105,18 @@ class Node:
         self.mark = Mark(0, 0)
         self.decided_upto = 0
         self.accepts: Accepts = frozenset()
-        self.store = SimStore(LOG_SIZE, self.durable)
+        self.store = SimStore(LOG_SIZE, self.durable, scope.durability)
         self.start()
 
     def durable(self) -> tuple[Mark, int]:
         """What the state machine has made durable: position and time."""
         return self.mark, 0
 
-    def start(self) -> None:
-        """Begin a life with what the store holds."""
+    def start(self) -> Output:
+        """Begin a life with what the store holds; what its first turn asks for."""
         scope = self.scope
         self.life += 1
+        self.store.begin_life()
         self.decided_upto = self.mark.slot
         self.replica = Replica(
             Settings(
@@ -133,7 +136,7 @@ class Node:
             events += [PeerUp(peer) for peer in range(scope.replicas) if peer != self.id]
         if self.id in scope.elections:
             events += [LocalBatch(self._token(number)) for number in range(1, scope.slots + 1)]
-        self.replica.step(0, events)
+        return self.replica.step(0, events)
 
     def turn(self, event: Event, writes: int | None = None) -> Step:
         """One turn of the loop, as the runtime does it. `writes`: crash after so many of them, and
@@ -165,8 +168,8 @@ class Node:
 
     def restart(self) -> Step:
         """Crash, and come back with what the store holds."""
-        self.start()
-        return Step([], [])
+        output = self.start()
+        return Step([e for e in output.messages if isinstance(e.message, Recover)], [])
 
     def writes_of(self, event: Event) -> int:
         """How many writes a turn with `event` makes. Changes this object: use a copy."""
@@ -223,7 +226,8 @@ class Node:
 
 _SKIPPED = {
     *("scope", "settings", "_settings", "_peers", "_epoch", "_handlers", "_log", "_rng"),
-    *("_make_noop", "_on_decided", "on_record", "_images", "_promise_image"),
+    *("_make_noop", "_on_decided", "on_record", "_images", "_promise_image", "_in_step_handlers"),
+    *("_follow", "_hear_leader", "may_die", "durability"),
 }
 _UNORDERED = {
     *("_votes", "_recent", "_best", "_heard", "_applied", "_acks", "_answers", "_helpless"),

@@ -26,6 +26,8 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
     """State machines apply at once what is decided; otherwise they are slower than all the rest."""
     catch_up: bool = False
     """Replicas may fetch from others what they miss."""
+    durability: str = "pmem"
+    """What a crashed replica still knows; with `view` and `epoch` it has to recover first."""
 
     @property
     def text(self) -> str:
@@ -42,6 +44,8 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
             parts.append("applying")
         if self.catch_up:
             parts.append("catch-up")
+        if self.durability != "pmem":
+            parts.append(f"durability {self.durability}")
         return ", ".join(parts)
 
 
@@ -51,10 +55,22 @@ def _scope(
     elections: tuple[ReplicaId, ...],
     slots: int,
     crashes: int = 0,
-    **more: bool,
+    *,
+    heartbeats: bool = True,
+    applies: bool = False,
+    catch_up: bool = False,
+    durability: str = "pmem",
 ) -> Scope:
     return Scope(
-        name=name, replicas=replicas, elections=elections, slots=slots, crashes=crashes, **more
+        name=name,
+        replicas=replicas,
+        elections=elections,
+        slots=slots,
+        crashes=crashes,
+        heartbeats=heartbeats,
+        applies=applies,
+        catch_up=catch_up,
+        durability=durability,
     )
 
 
@@ -70,6 +86,9 @@ SCOPES = {
         _scope("main", 3, (0, 1), 2, 1, heartbeats=False),
         _scope("all", 3, (0, 1), 2, 1),
         _scope("catch-up", 3, (0, 1), 1, 1, applies=True, catch_up=True),
+        _scope("view", 3, (0, 1), 1, 1, heartbeats=False, catch_up=True, durability="view"),
+        _scope("epoch", 3, (0, 1), 1, 1, heartbeats=False, catch_up=True, durability="epoch"),
+        _scope("five-epoch", 5, (0, 1), 1, 1, heartbeats=False, catch_up=True, durability="epoch"),
         _scope("five", 5, (0, 1), 1, heartbeats=False),
         _scope("five-three", 5, (0, 1, 2), 1, heartbeats=False),
         _scope("five-crash", 5, (0, 1), 1, 1, heartbeats=False),

@@ -307,7 +307,8 @@ class Search:
                 step = live.restart()
             else:
                 step = live.turn(self._event(live, message), crash)
-            if live.store.promised < promised:
+            forgets = self.scope.durability == "epoch" and live.store.recovering
+            if live.store.promised < promised and not forgets:
                 return Turned(node, 0, (), f"the promise {promised} was taken back")
         except InvariantViolated as error:
             return Turned(node, 0, (), str(error))
