@@ -369,6 +369,26 @@ def test_a_promise_is_in_the_file_before_the_write_returns(path: Path) -> None:
         assert file.stat().st_ino == before, "records do not touch the file"
 
 
+def test_a_promise_that_has_no_room_is_not_given(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = memories.made(path, "view")
+    file = cluster.directory(0) / "promise"
+    before = file.read_bytes()
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with memories.opened(cluster) as memory:
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(StorageFull, match=r"cannot write .*promise: No space left"):
+            memory.store.write(memories.writes(1, 1))
+        monkeypatch.undo()
+        assert memory.store.read(1) is None, "nothing of the turn was written"
+        assert file.read_bytes() == before
+        memory.store.write(memories.writes(1, 1))
+
+
 def test_sealed_files_belong_to_somebody(path: Path) -> None:
     file, mine = path / "x", Identity(b"c" * 16, 1)
     write_sealed(file, "kind", mine, [1, 2])
@@ -404,6 +424,6 @@ def test_a_scratch_pool_leaves_no_name(path: Path) -> None:
 def test_no_directory_or_no_room_for_it(path: Path) -> None:
     with pytest.raises(ConfigError, match=r"pool.scratch = .* no such directory"):
         make_scratch(volatile(path, scratch=str(path / "nowhere")), 0, installing=False)
-    with pytest.raises(StorageFull, match="no room for a pool"):
+    with pytest.raises(StorageFull, match=r"no room for a pool.*another directory"):
         make_scratch(volatile(path, size="900 TiB"), 0, installing=False)
     assert list((path / "scratch").iterdir()) == []

@@ -41,8 +41,8 @@ class PoolConfig(Section, frozen=True, kw_only=True):
     unless it lies beside it: on disk, or in a persistent pool of its own beside a volatile
     machine."""
     scratch: str = "/dev/shm"
-    """Directory for the scratch pool of a volatile machine: memory, such as tmpfs. What lies there
-    is never trusted after a crash, and needs no clearing away."""
+    """Directory for the scratch pool of a volatile machine: memory, such as tmpfs; relative to that
+    of the cluster file. What lies there is never trusted after a crash, and is gone by itself."""
 
 
 class DiskConfig(Section, frozen=True, kw_only=True):

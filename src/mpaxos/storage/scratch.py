@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mpaxos._native import Pool
 from mpaxos.config import ClusterConfig
-from mpaxos.errors import ConfigError
+from mpaxos.errors import ConfigError, StorageFull
 from mpaxos.storage.files import NEW
 
 SMALLEST_LOG = 1 << 20
@@ -30,7 +30,9 @@ def scratch_path(config: ClusterConfig, replica: int) -> Path:
     same data directory, which only one process can have locked."""
     place = str(config.directory(replica).resolve()).encode()
     suffix = hashlib.blake2b(place, digest_size=4).hexdigest()
-    return Path(config.pool.scratch) / f"mpaxos-{config.id}-{replica}-{suffix}"
+    return (
+        Path(config.base, config.pool.scratch).absolute() / f"mpaxos-{config.id}-{replica}-{suffix}"
+    )
 
 
 def make_scratch(config: ClusterConfig, replica: int, *, installing: bool) -> Pool:
@@ -49,19 +51,24 @@ def make_scratch(config: ClusterConfig, replica: int, *, installing: bool) -> Po
         with contextlib.suppress(FileNotFoundError):
             name.unlink()
     limits = config.limits
-    Pool.create(
-        str(path),
-        size=config.pool.size,
-        log_size=SMALLEST_LOG if config.log_apart else config.pool.log_size,
-        cluster=config.cluster_id,
-        replica=replica,
-        replicas=len(config.replicas),
-        machine=config.service,
-        state_limit=config.state_limit,
-        max_sessions=limits.max_sessions,
-        max_reply_slots=limits.max_reply_slots,
-        installing=installing,
-    )
+    try:
+        Pool.create(
+            str(path),
+            size=config.pool.size,
+            log_size=SMALLEST_LOG if config.log_apart else config.pool.log_size,
+            cluster=config.cluster_id,
+            replica=replica,
+            replicas=len(config.replicas),
+            machine=config.service,
+            state_limit=config.state_limit,
+            max_sessions=limits.max_sessions,
+            max_reply_slots=limits.max_reply_slots,
+            installing=installing,
+        )
+    except StorageFull as error:
+        raise StorageFull(
+            f"{error}, or another directory (pool.scratch); nothing of the replica's data is there"
+        ) from error
     try:
         return Pool(
             str(path),

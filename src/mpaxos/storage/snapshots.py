@@ -25,7 +25,13 @@ from typing import BinaryIO, NamedTuple
 from mpaxos._native import CHUNK_HEADER, chunk_info, chunk_length, crc32c
 from mpaxos.core.invariant import invariant
 from mpaxos.core.types import Mark, Slot
-from mpaxos.errors import StorageCorrupt, StorageForeign, StorageVersion, WireError
+from mpaxos.errors import (
+    StorageCorrupt,
+    StorageForeign,
+    StorageFull,
+    StorageVersion,
+    WireError,
+)
 from mpaxos.storage.files import NEW, Identity, sync_directory
 
 log = logging.getLogger("mpaxos.storage")
@@ -106,9 +112,12 @@ class Snapshots:
         return SnapshotWriter(self)
 
     def set_aside(self, slot: Slot) -> None:
-        """Take a damaged snapshot out of the way, but keep it for analysis."""
+        """Take a damaged snapshot out of the way, but keep it for analysis. Raises StorageFull."""
         aside = self.directory / "damaged-snapshot"
-        os.replace(self.path(slot), aside)
+        try:
+            os.replace(self.path(slot), aside)
+        except OSError as error:
+            raise StorageFull(f"cannot rename {self.path(slot)}: {error.strerror}") from error
         log.warning("the damaged snapshot of slot %d was set aside as %s", slot, aside)
 
     def remove_old(self) -> None:
