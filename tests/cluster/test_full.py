@@ -4,7 +4,10 @@ everything once there is room again."""
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -117,3 +120,25 @@ def test_nothing_grows_behind_a_replica_that_is_away(memory_path: Path) -> None:
     peaks = Soak(memory_path, Plan(commands=200_000, pool=64, rounds=2)).run()
     assert peaks.log_used > peaks.log_size // 2, "the log was never full: nothing was tested"
     assert peaks.transfers > 0
+
+
+def test_a_tmpfs_that_fills_up(tmp_path: Path) -> None:
+    """In a mount namespace of its own; skipped where none may be made."""
+    within = ["unshare", "--map-root-user", "--mount"]
+    try:
+        allowed = subprocess.run([*within, "true"], capture_output=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no `unshare` here")
+    if allowed.returncode != 0:
+        pytest.skip(f"no mount namespace: {allowed.stderr.decode().strip()}")
+    program = [sys.executable, "-m", "tests.cluster.small_tmpfs", str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [*within, *program],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=environment,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

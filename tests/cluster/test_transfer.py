@@ -143,7 +143,7 @@ def test_a_replaced_replica_must_have_lost_its_data(cluster: LocalCluster) -> No
     assert command(cluster, "init", "--all", "--replace").returncode == 2
 
 
-BIG = SHORT_LOG | {"pool.size": "160 MiB", "limits.max_sessions": "4096"}
+BIG = SHORT_LOG | {"pool.size": "112 MiB", "limits.max_sessions": "4096"}
 
 
 def receiving(cluster: LocalCluster, number: int) -> dict[str, Any] | None:
@@ -170,10 +170,12 @@ def in_the_middle(cluster: LocalCluster, number: int) -> int:
 def test_source_and_target_crash_in_the_middle(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(replicas=5, settings=BIG)
     victim = (cluster.leader() + 1) % 5
+    items = fill(cluster, 0, 8)
+    cluster.kill(victim)
+    items |= leave_behind(cluster, victim, 40)
     with load(cluster) as work:
-        work.puts |= fill(cluster, 0, 56)
-        cluster.kill(victim)
-        work.puts |= leave_behind(cluster, victim, 62)
+        work.puts |= items
+        work.wait_for(100)
         cluster.start([victim])
         in_the_middle(cluster, victim)
         cluster.kill(victim)

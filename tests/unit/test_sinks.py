@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,13 +18,15 @@ from tests.unit import memories, pools
 # ruff: isort: split
 from mpaxos._native import ENTRY_COMMAND, ENTRY_OPEN, Batch, Engine, ImageSource
 from mpaxos.config import ClusterConfig
-from mpaxos.core.output import WritePromise, WriteRecord
+from mpaxos.core.output import Event, WritePromise, WriteRecord
+from mpaxos.core.transfer_io import InstallChunk, InstallFailed
 from mpaxos.core.types import Ballot, Record, Value
 from mpaxos.errors import ConfigError, ImageError, InvariantViolated, StorageIncomplete
 from mpaxos.runtime import grow, pool_sink
 from mpaxos.runtime.pool_sink import PoolSink
 from mpaxos.runtime.sinks import finish_switch, make_sink
 from mpaxos.runtime.snapshot_sink import SnapshotSink
+from mpaxos.runtime.transfer import Installer
 from mpaxos.services import kv
 from mpaxos.storage.directory import initialise, open_directory
 from mpaxos.storage.memory import Memory, open_memory, taken_over
@@ -271,3 +275,22 @@ def test_a_pool_sink_is_for_one_replica(path: Path) -> None:
             directory.path / "pool", cluster=bytes(16), replica=0, info=memory.pool.info()
         )
         assert sink.complete_at() is None
+
+
+def test_no_room_for_a_second_store_is_an_event_and_leaves_nothing(path: Path) -> None:
+    """The replica goes on as it was, says why, and tries again later."""
+    events: deque[Event] = deque()
+    with target(path) as (directory, memory, _):
+        info = memory.pool.info() | {"size": 1 << 49}
+        sink = PoolSink(directory.path / "pool", cluster=pools.CLUSTER, replica=0, info=info)
+        done = threading.Event()
+        installer = Installer(sink, events, done.set)
+        installer.put(InstallChunk(3, 7, 0, b"chunk"))
+        assert done.wait(30)
+        installer.put(InstallChunk(3, 7, 1, b"chunk"))  # of the same image: not tried
+        assert installer.stop()
+        (failed,) = events
+        assert isinstance(failed, InstallFailed) and failed.job == 3
+        assert "no room for a pool" in failed.reason
+        assert not list(directory.path.glob("pool.*"))
+        assert memory.store.recovered().promised == PROMISE
