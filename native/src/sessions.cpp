@@ -161,8 +161,9 @@ void Sessions::plan_open(std::uint64_t used, std::uint32_t index, const Entry& e
     return;
   }
   std::memcpy(&window, entry.payload.data(), sizeof window);
-  window = std::clamp<std::uint32_t>(window, 1, kMaxWindow);
   const auto& limits = pool_.limits();
+  const auto largest = std::min<std::uint64_t>(kMaxWindow, limits.max_reply_slots);
+  window = std::clamp(window, 1U, static_cast<std::uint32_t>(largest));
   while (!recency_.empty() &&
          (free_.empty() || reply_slots_ + window > limits.max_reply_slots)) {
     // Expiry is a close that nobody asked for and nobody is told of.

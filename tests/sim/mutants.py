@@ -29,11 +29,12 @@ from mpaxos.core.messages import (
     RecoverReply,
     TakeOver,
 )
-from mpaxos.core.output import Output, WritePromise
+from mpaxos.core.output import WritePromise
 from mpaxos.core.reads import ReadConfirmation
 from mpaxos.core.recovery import Recovery
 from mpaxos.core.replica import Replica
 from mpaxos.core.sessions import Planned, Session, SessionTable
+from mpaxos.core.truncation import Truncation
 from mpaxos.core.turn import Turn
 from mpaxos.core.types import ZERO_BALLOT, Ballot, Record, Value
 from mpaxos.machine.overlay import Overlay
@@ -86,12 +87,25 @@ def forget_accepted(init: Any) -> Any:
     return broken
 
 
-def send_before_write(write: Any) -> Any:
-    def broken(self: Loop, output: Output) -> None:
-        held = self.__dict__.setdefault("_held", [])
-        held.append(output)
-        if len(held) > 1:
-            write(self, held.pop(0))
+class LateStore:
+    """Writes what it was given last when it is given more: a crash in between loses it."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+        self._late: list[Any] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def write(self, writes: Any) -> None:
+        self._late.append(writes)
+        if len(self._late) > 1:
+            self._store.write(self._late.pop(0))
+
+
+def send_before_write(init: Any) -> Any:
+    def broken(self: Loop, plane: Any, replica: Any, store: Any, *rest: Any, **named: Any) -> None:
+        init(self, plane, replica, LateStore(store), *rest, **named)
 
     return broken
 
@@ -104,9 +118,9 @@ def only_last_promise(write: Any) -> Any:
 
 
 def truncate_everything(truncate: Any) -> Any:
-    def broken(self: Replica, turn: Turn) -> None:
-        if self.decided_upto > self._acceptor.truncated_upto:
-            self._acceptor.truncate(turn, self.decided_upto)
+    def broken(self: Truncation, turn: Turn, applied: int) -> None:
+        if self._acceptor.settled_upto > self._acceptor.truncated_upto:
+            self._acceptor.truncate(turn, self._acceptor.settled_upto)
 
     return broken
 
@@ -459,9 +473,9 @@ MUTANTS: dict[str, Mutant] = {
     "the promise is forgotten in a crash": wrap(SimStore, "recovered", forget_promise),
     "accepted records are forgotten in a crash": wrap(Acceptor, "__init__", forget_accepted),
     "the promise does not bind": wrap(Acceptor, "accept", ignore_promise),
-    "messages leave before the writes": wrap(Loop, "_write", send_before_write),
+    "messages leave before the writes": wrap(Loop, "__init__", send_before_write),
     "a promise beside a record is not written": wrap(SimStore, "write", only_last_promise),
-    "the log is truncated before it is applied": wrap(Replica, "_truncate", truncate_everything),
+    "the log is truncated before it is applied": wrap(Truncation, "run", truncate_everything),
     "majority off by one when deciding": wrap(learner, "majority", lambda f: halves),
     "majority off by one when preparing": wrap(election, "majority", lambda f: halves),
     "votes of an older ballot count": wrap(Learner, "vote", count_any_ballot),

@@ -105,7 +105,7 @@ class SessionTable:
         if len(payload) != _WINDOW.size:
             planned.answer(Reply(0, token, BAD, b"malformed open"))
             return
-        window = min(max(_WINDOW.unpack(payload)[0], 1), MAX_WINDOW)
+        window = min(max(_WINDOW.unpack(payload)[0], 1), MAX_WINDOW, self.max_reply_slots)
         while self.sessions and (
             len(self.sessions) >= self.max_sessions
             or sum(s.window for s in self.sessions.values()) + window > self.max_reply_slots
