@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test lint unit sim exhaustive linearizable crash fuzz asan tsan cluster bench clean
+.PHONY: help setup demo test lint unit sim exhaustive linearizable crash fuzz asan tsan cluster bench soak clean
 
 PY := .venv/bin/python
 ARGS ?=
@@ -55,6 +55,9 @@ asan: setup  ## the extension's tests under AddressSanitizer and UBSan
 
 tsan: setup  ## the threaded parts under ThreadSanitizer
 	@scripts/tsan.sh $(ARGS)
+
+soak: setup  ## 10 million commands through pools of 512 MiB, replicas away in turn (3 minutes)
+	@$(PY) -m tests.soak $(ARGS)
 
 bench: setup  ## how fast: limits of the sockets, mpaxos, installed peers; BENCH=full: longer, and growth
 	@$(PY) -m bench $(if $(filter full,$(BENCH)),--full) $(ARGS)
