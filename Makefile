@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test lint unit sim exhaustive linearizable crash fuzz asan tsan cluster bench soak clean
+.PHONY: help setup demo test lint unit sim exhaustive linearizable crash fuzz asan tsan cluster bench bench-recovery soak clean
 
 PY := .venv/bin/python
 ARGS ?=
@@ -13,7 +13,7 @@ ARGS ?=
 help:  ## this text
 	@echo "usage: make TARGET    (start with: make demo)"
 	@echo
-	@sed -n 's/^\([a-z]*\):.*##  *\(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
+	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
 	  printf '  make %-13s %s\n' "$$name" "$$text"; done
 	@echo
 	@echo "  Variables: POOL_DIR=/mnt/pmem (where the demo puts its pools; default /dev/shm),"
@@ -55,6 +55,9 @@ asan: setup  ## the extension's tests under AddressSanitizer and UBSan
 
 tsan: setup  ## the threaded parts under ThreadSanitizer
 	@scripts/tsan.sh $(ARGS)
+
+bench-recovery: setup  ## how long clients wait when replicas die, freeze and return (ARGS=--quick: two minutes)
+	@$(PY) -m bench.recovery $(ARGS)
 
 soak: setup  ## 10 million commands through pools of 512 MiB, replicas away in turn (3 minutes)
 	@$(PY) -m tests.soak $(ARGS)

@@ -1,0 +1,1 @@
+"""How long clients wait when replicas die, freeze and return: python -m bench.recovery."""
