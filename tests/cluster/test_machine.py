@@ -99,7 +99,7 @@ def test_asked_to_stop_within_a_slow_method_it_leaves_and_runs_it_once(
     troubled: LocalCluster,
 ) -> None:
     with mpaxos.connect_blocking(troubled.addresses, Trouble, deadline=120) as machine:
-        future = machine.submit(Trouble.slow, 20.0)
+        future = machine.submit(Trouble.slow, 9.0)
 
         def running() -> bool | None:
             found = [troubled.status(n) for n in troubled.numbers]
