@@ -152,15 +152,14 @@ def drive(
     on_measure: Callable[[], None] = lambda: None,
     on_measured: Callable[[], None] = lambda: None,
     on_progress: Progress = lambda answers: None,
-    every: float = 0.25,
 ) -> LoadReport:
     """Put the load on the servers at `addresses` (connections are spread over them) and wait.
 
-    The callbacks are called when warm-up is over, when the measured time is, and `every` so many
-    seconds. Raises LoadFailed, or ConfigError for a workload that makes no sense.
+    The callbacks are called when warm-up is over, when the measured time is, and four times a
+    second. Raises LoadFailed, or ConfigError for a workload that makes no sense.
     """
     workload.check()
-    words = [str(find_program()), *workload.words(), "--progress", str(every)]
+    words = [str(find_program()), *workload.words(), "--progress", "0.25"]
     for address in addresses:
         words += ["--address", address]
     report: LoadReport | None = None

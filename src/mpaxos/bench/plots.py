@@ -88,32 +88,6 @@ def draw(plot: Plot, path: Path) -> None:
     _save(pyplot, figure, path)
 
 
-def draw_over_time(
-    title: str, rows: Sequence[tuple[Line, list[tuple[float, str]]]], path: Path
-) -> None:
-    """Throughput over time: a panel for each (curve, what happened when). Raises ConfigError."""
-    pyplot, (unused, _) = _figure()
-    pyplot.close(unused)
-    figure, panels = pyplot.subplots(
-        len(rows), 1, figsize=(9, 1.9 * len(rows)), layout="constrained", squeeze=False, sharex=True
-    )
-    for (line, events), axes in zip(rows, panels[:, 0], strict=True):
-        xs, ys = zip(*line.points, strict=True) if line.points else ((), ())
-        axes.step(xs, [y / 1000 for y in ys], where="pre", linewidth=0.8)
-        for at, text in events:
-            axes.axvline(at, color="tab:red", linewidth=0.8)
-            axes.annotate(
-                text, (at, 0.97), xycoords=("data", "axes fraction"), fontsize=8, va="top"
-            )
-        axes.set_ylim(bottom=0)
-        axes.set_ylabel("k/s")
-        axes.set_title(line.name, fontsize=9, loc="left")
-        axes.grid(visible=True, alpha=0.3)
-    panels[-1, 0].set_xlabel("seconds")
-    figure.suptitle(title)
-    _save(pyplot, figure, path)
-
-
 def percentile_axis(percentile: float) -> float:
     """Where a percentile lies: 90, 99, 99.9 ... at equal distances, as one over what is left."""
     return 1 / max(1e-12, 1 - percentile / 100)
