@@ -165,8 +165,9 @@ def drive(
     """Put the load on the servers at `addresses` (connections are spread over them) and wait.
 
     The callbacks are called when warm-up is over, when the measured time is, and four times a
-    second; `on_started` is given what ends the measured time before `duration`. With `series` the
-    answers are counted in intervals of so many seconds. Raises LoadFailed, or ConfigError for a workload that makes no sense.
+    second; `on_started` is given what ends the measured time before `duration`. With `series`
+    the answers are counted in intervals of so many seconds. Raises LoadFailed, or ConfigError
+    for a workload that makes no sense.
     """
     workload.check()
     words = [str(find_program()), *workload.words(), "--progress", "0.25", "--series", str(series)]
