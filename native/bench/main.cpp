@@ -87,7 +87,8 @@ std::string result(const std::vector<std::unique_ptr<Worker>>& workers, const Pl
       << ",\"refused\":" << refused << ",\"reconnections\":" << reconnections
       << ",\"unanswered\":" << unanswered << ",\"received\":" << received
       << ",\"written\":" << written << ",\"lag\":" << lag << ",\"processor\":" << processor
-      << ",\"busiest\":" << busiest << ",\"stalls\":[" << stalls.str() << "],\"began\":" << plan.measure << ",\"series\":[";
+      << ",\"busiest\":" << busiest << ",\"stalls\":[" << stalls.str()
+      << "],\"began\":" << plan.measure << ",\"series\":[";
   comma = "";
   for (const auto count : series) {
     out << comma << count;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transfer, "UNDISTURBED", 0.3)
 
 
-def run(output: Path, capfd: pytest.CaptureFixture[str], *words: str) -> dict[str, object]:
+def run(output: Path, capfd: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
     """Run the program; its JSON."""
     assert program.main([*words, "--json", "--output", str(output), "--sizes", "128KiB"]) == 0
     found = json.loads(capfd.readouterr().out)
@@ -32,7 +33,7 @@ def test_all_faults_are_measured(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], setting: str
 ) -> None:
     found = run(tmp_path, capfd, "--settings", setting, "--connections", "10")
-    (outcome,) = found["runs"]  # type: ignore[misc, attr-defined]
+    (outcome,) = found["runs"]
     names = [faults.IDLE, *(f.name for f in faults.FAULTS)]
     expected = names if setting.startswith("pmem") else names[:-1]  # view does not survive the last
     assert [o["fault"] for o in outcome["outcomes"]] == expected
