@@ -18,6 +18,7 @@ namespace mpaxos::load {
 namespace {
 
 volatile std::sig_atomic_t g_interrupted = 0;
+volatile std::sig_atomic_t g_finish = 0;
 
 std::string quoted(std::string_view text) {
   std::string out = "\"";
@@ -48,13 +49,15 @@ void write_histogram(std::ostream& out, const char* name, const Histogram& histo
 }
 
 // Everything there is to tell at the end, all workers together.
-std::string result(const std::vector<std::unique_ptr<Worker>>& workers, const Plan& plan) {
+std::string result(const std::vector<std::unique_ptr<Worker>>& workers, const Plan& plan,
+                   Nanos planned) {
   auto reads = std::make_unique<Histogram>();
   auto writes = std::make_unique<Histogram>();
   std::map<std::string, std::uint64_t> errors;
   std::uint64_t refused = 0, reconnections = 0, unanswered = 0, received = 0, written = 0;
   Nanos lag = 0, busiest = 0, processor = 0, last = 0;
   std::ostringstream stalls;
+  std::vector<std::uint64_t> series;
   const char* comma = "";
   for (const auto& worker : workers) {
     const auto& tally = worker->tally();
@@ -70,6 +73,8 @@ std::string result(const std::vector<std::unique_ptr<Worker>>& workers, const Pl
     busiest = std::max(busiest, tally.processor);
     processor += tally.processor;
     last = std::max(last, tally.last_answer);
+    if (series.size() < tally.series.size()) series.resize(tally.series.size());
+    for (std::size_t i = 0; i < tally.series.size(); ++i) series[i] += tally.series[i];
     for (const auto& stall : tally.stalls) {
       stalls << comma << '[' << stall.at << ',' << stall.length << ']';
       comma = ",";
@@ -77,12 +82,19 @@ std::string result(const std::vector<std::unique_ptr<Worker>>& workers, const Pl
   }
   std::ostringstream out;
   out.precision(17);
-  out << "{\"event\":\"result\",\"planned\":" << plan.end - plan.measure
+  out << "{\"event\":\"result\",\"planned\":" << planned
       << ",\"until_last_answer\":" << (last > 0 ? last - plan.measure : 0)
       << ",\"refused\":" << refused << ",\"reconnections\":" << reconnections
       << ",\"unanswered\":" << unanswered << ",\"received\":" << received
       << ",\"written\":" << written << ",\"lag\":" << lag << ",\"processor\":" << processor
-      << ",\"busiest\":" << busiest << ",\"stalls\":[" << stalls.str() << "],\"errors\":{";
+      << ",\"busiest\":" << busiest << ",\"stalls\":[" << stalls.str()
+      << "],\"began\":" << plan.measure << ",\"series\":[";
+  comma = "";
+  for (const auto count : series) {
+    out << comma << count;
+    comma = ",";
+  }
+  out << "],\"errors\":{";
   comma = "";
   for (const auto& [text, count] : errors) {
     out << comma << quoted(text) << ':' << count;
@@ -131,7 +143,9 @@ class Run {
       print("{\"event\":\"ready\"}");
       wait_until([this] { return now() >= plan_.measure; });
       if (!plan_.stop) print("{\"event\":\"measure\"}");
-      wait_until([this] { return now() >= plan_.end || all_done(); });
+      wait_until([this] { return now() >= plan_.end || all_done() || g_finish != 0; });
+      plan_.finish = g_finish != 0;
+      over_ = std::min(plan_.end, g_finish != 0 ? now() : plan_.end);
       if (!plan_.stop) print("{\"event\":\"measured\"}");
     }
     wait_until([this] { return all_done(); });
@@ -140,7 +154,7 @@ class Run {
       if (!worker->tally().failure.empty()) throw Failure(worker->tally().failure);
     }
     if (g_interrupted != 0) throw Failure("interrupted");
-    print(result(workers_, plan_));
+    print(result(workers_, plan_, over_ - plan_.measure));
   }
 
  private:
@@ -181,6 +195,7 @@ class Run {
   std::vector<Endpoint> endpoints_;
   std::optional<Zipf> zipf_;
   Plan plan_;
+  Nanos over_ = 0;  // the end of the measured time
   const pid_t parent_ = getppid();
   std::vector<std::unique_ptr<Worker>> workers_;
   std::vector<std::thread> threads_;
@@ -193,6 +208,7 @@ int main(int count, char** words) {
   using namespace mpaxos::load;
   std::signal(SIGINT, [](int) { g_interrupted = 1; });
   std::signal(SIGTERM, [](int) { g_interrupted = 1; });
+  std::signal(SIGUSR1, [](int) { g_finish = 1; });
   try {
     const auto options = parse_options({words + 1, words + count});
     Run(options).execute();

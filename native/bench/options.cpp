@@ -90,6 +90,7 @@ Options parse_options(const std::vector<std::string>& words) {
       {"warm-up", [&](auto& n, auto& v) { o.warm_up = seconds(n, v); }},
       {"grace", [&](auto& n, auto& v) { o.grace = seconds(n, v); }},
       {"progress", [&](auto& n, auto& v) { o.progress = seconds(n, v); }},
+      {"series", [&](auto& n, auto& v) { o.series = seconds(n, v); }},
       {"count", [&](auto& n, auto& v) { o.count = number<std::uint64_t>(n, v, 0, 1ULL << 40); }},
       {"seed", [&](auto& n, auto& v) { o.seed = number<std::uint64_t>(n, v, 0, ~0ULL); }},
       {"threads", [&](auto& n, auto& v) { o.threads = number<std::uint32_t>(n, v, 1, 256); }},

@@ -38,6 +38,7 @@ struct Options {
   Nanos warm_up = 0;
   Nanos grace = 0;             // how long answers are waited for at the end
   Nanos progress = 0;          // between lines of progress; 0: none
+  Nanos series = 0;            // count the answers of each such interval; 0: do not
   std::uint64_t count = 0;     // end after so many requests instead of after `duration`
   std::uint64_t seed = 1;
   std::uint32_t threads = 1;

@@ -21,7 +21,8 @@ constexpr Nanos kRetryPause = 5'000'000;
 constexpr Nanos kReconnectPause = 20'000'000;
 
 constexpr Nanos kStall = 10'000'000;
-constexpr std::size_t kMaxStalls = 1000;
+constexpr std::size_t kMaxStalls = 20'000;
+constexpr std::size_t kMaxSeries = 10'000'000;  // intervals: 40 MB
 constexpr std::size_t kMaxErrorTexts = 20;
 
 constexpr std::size_t kReadBuffer = 256 << 10;
@@ -132,7 +133,7 @@ void Worker::loop() {
     if (issuing_ && options_.rate > 0) issue_due(std::min(time_, plan_.end));
     flush_dirty();
     sample_processor(time_);
-    const bool over = options_.count > 0 ? left_ == 0 : time_ >= plan_.end;
+    const bool over = plan_.finish || (options_.count > 0 ? left_ == 0 : time_ >= plan_.end);
     if (issuing_ && over) {
       issuing_ = false;
       give_up = time_ + options_.grace;
@@ -359,6 +360,11 @@ void Worker::note_answer(Nanos start, bool read) {
     tally_.stalls.push_back({heard_ - plan_.measure, time_ - heard_});
   }
   heard_ = time_;
+  if (options_.series > 0 && measured) {
+    const auto at = static_cast<std::size_t>((time_ - plan_.measure) / options_.series);
+    if (at >= tally_.series.size() && at < kMaxSeries) tally_.series.resize(at + 1);
+    if (at < kMaxSeries) ++tally_.series[at];
+  }
   // A closed loop counts what is answered in the measured time; an open loop what was due in it.
   if (options_.rate > 0 ? start < plan_.measure : !measured) return;
   (read ? tally_.reads : tally_.writes).add(time_ - start);

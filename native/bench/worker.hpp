@@ -19,6 +19,7 @@ struct Plan {
   Nanos measure = 0;            // valid once start is
   Nanos end = 0;
   std::atomic<bool> stop{false};  // give up: another worker failed, or SIGINT
+  std::atomic<bool> finish{false};  // the measured time is over early: SIGUSR1
 };
 
 struct Stall {
@@ -31,6 +32,7 @@ struct Tally {
   Histogram reads, writes;
   std::map<std::string, std::uint64_t> errors;
   std::vector<Stall> stalls;
+  std::vector<std::uint32_t> series;  // answers per interval of the measured time
   std::uint64_t refused = 0;
   std::uint64_t reconnections = 0;
   std::uint64_t unanswered = 0;

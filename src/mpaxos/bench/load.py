@@ -122,10 +122,17 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
     errors: dict[str, int]
     reads: RawHistogram
     writes: RawHistogram
+    began: int = 0
+    """When the measured time began, on the clock of time.monotonic()."""
+    series: list[int] = []
+    """Answers in each interval of the measured time, if asked for."""
 
 
 Progress = Callable[[int], None]
 """Told the number of answers so far, warm-up included."""
+
+Finish = Callable[[], None]
+"""Ends the measured time of a run; the report comes once all requests are answered."""
 
 
 def find_program() -> Path:
@@ -152,18 +159,23 @@ def drive(
     on_measure: Callable[[], None] = lambda: None,
     on_measured: Callable[[], None] = lambda: None,
     on_progress: Progress = lambda answers: None,
+    on_started: Callable[[Finish], None] = lambda finish: None,
+    series: float = 0.0,
 ) -> LoadReport:
     """Put the load on the servers at `addresses` (connections are spread over them) and wait.
 
     The callbacks are called when warm-up is over, when the measured time is, and four times a
-    second. Raises LoadFailed, or ConfigError for a workload that makes no sense.
+    second; `on_started` is given what ends the measured time before `duration`. With `series`
+    the answers are counted in intervals of so many seconds. Raises LoadFailed, or ConfigError
+    for a workload that makes no sense.
     """
     workload.check()
-    words = [str(find_program()), *workload.words(), "--progress", "0.25"]
+    words = [str(find_program()), *workload.words(), "--progress", "0.25", "--series", str(series)]
     for address in addresses:
         words += ["--address", address]
     report: LoadReport | None = None
     with _program(words) as process:
+        on_started(lambda: process.send_signal(signal.SIGUSR1))
         if process.stdout is None:  # cannot be: it is a pipe
             raise LoadFailed("the load generator has no output")
         for line in process.stdout:

@@ -88,6 +88,34 @@ def draw(plot: Plot, path: Path) -> None:
     _save(pyplot, figure, path)
 
 
+def draw_events(
+    title: str, panels: Sequence[tuple[Line, list[tuple[float, str]]]], path: Path
+) -> None:
+    """Throughput over seconds, a panel below the other for each (curve, [(when, what happened)]).
+
+    Raises ConfigError.
+    """
+    pyplot, (unused, _) = _figure()
+    pyplot.close(unused)
+    figure, grid = pyplot.subplots(
+        len(panels), 1, figsize=(12, 3.4 * len(panels)), layout="constrained", squeeze=False
+    )
+    for axes, (line, events) in zip(grid[:, 0], panels, strict=True):
+        axes.plot([x for x, _ in line.points], [y for _, y in line.points], linewidth=0.7)
+        axes.set_ylim(bottom=0)
+        for at, text in events:
+            axes.axvline(at, color="tab:red", linewidth=0.8, alpha=0.7)
+            where = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
+            axes.annotate(
+                text, (at, 0.98), xytext=(2, 0), rotation=90, va="top", fontsize=7, **where
+            )
+        axes.set_title(line.name, loc="left", fontsize=9)
+        axes.set_xlabel("seconds")
+        axes.grid(visible=True, alpha=0.3)
+    figure.suptitle(title)
+    _save(pyplot, figure, path)
+
+
 def percentile_axis(percentile: float) -> float:
     """Where a percentile lies: 90, 99, 99.9 ... at equal distances, as one over what is left."""
     return 1 / max(1e-12, 1 - percentile / 100)

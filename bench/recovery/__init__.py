@@ -1,0 +1,1 @@
+"""What clients and replicas notice of crashes: `python -m bench.recovery`."""
