@@ -87,7 +87,8 @@ python=$(find_python) || {
 # What the environment and the extension depend on, as one digest each. $PWD: an environment does
 # not survive being moved.
 environment="$python $PWD $(cat pyproject.toml scripts/setup.sh | sha256sum)"
-native="$environment $(find native CMakeLists.txt -type f -print0 | sort -z |
+native="$environment $(find native CMakeLists.txt src/mpaxos/{core,net,runtime,storage} \
+  -type f -not -name '*.pyc' -print0 | sort -z |
   xargs -0 sha256sum | sha256sum)"
 
 same() { [ -x .venv/bin/python ] && [ "$(cat ".venv/$1" 2>/dev/null)" = "$2" ]; }

@@ -8,6 +8,8 @@ state cannot be trusted, nor repaired from within.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from mpaxos.core.invariant import invariant
 from mpaxos.core.settings import SECOND, Settings
 from mpaxos.core.types import Instant, Mark, ReplicaId, Slot, majority
@@ -20,7 +22,7 @@ class Marks:
 
     KEPT = 512
     """Own marks kept for comparison; with the default interval they reach 16,384 slots back."""
-    DOUBT: Instant = 1 * SECOND
+    DOUBT: ClassVar[Instant] = 1 * SECOND
     """How long a leader waits for a majority to agree with it when some replica differs."""
 
     def __init__(self, settings: Settings) -> None:

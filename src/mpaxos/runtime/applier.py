@@ -14,8 +14,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
-import msgspec
-
 from mpaxos.core.output import Applied, Decided, ReadReady
 from mpaxos.core.types import Batch, Mark, Slot
 
@@ -71,11 +69,14 @@ class NativeMachine:
         return self._engine.mark
 
 
-class Done(msgspec.Struct):
+class Done:
     """What an applier has finished since it was last asked."""
 
-    replies: list[ReplySet] = []
-    applied: Applied | None = None
+    __slots__ = ("applied", "replies")
+
+    def __init__(self) -> None:
+        self.replies: list[ReplySet] = []
+        self.applied: Applied | None = None
 
 
 class Applier(Protocol):
@@ -116,7 +117,7 @@ class InlineApplier:
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
         self._gate = _ReadGate(machine.mark[0])
-        self._done = Done(replies=[])
+        self._done = Done()
 
     def submit(self, decided: list[Decided], reads: list[ReadReady]) -> None:
         machine, done = self._machine, self._done
@@ -130,7 +131,7 @@ class InlineApplier:
             done.applied = merge(done.applied, marks)
 
     def collect(self) -> Done:
-        done, self._done = self._done, Done(replies=[])
+        done, self._done = self._done, Done()
         return done
 
     def call(self, function: Callable[[], None]) -> None:
@@ -152,8 +153,8 @@ class ThreadedApplier:
         )
         self._finished: deque[tuple[ReplySet, Mark | None]] = deque()
         self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="applier", daemon=True)
-        self._thread.start()
+        self._worker = threading.Thread(target=self._run, name="applier", daemon=True)
+        self._worker.start()
 
     def submit(self, decided: list[Decided], reads: list[ReadReady]) -> None:
         for item in decided:
@@ -164,7 +165,7 @@ class ThreadedApplier:
     def collect(self) -> Done:
         if self._failure is not None:
             raise self._failure
-        done = Done(replies=[])
+        done = Done()
         marks: list[Mark] = []
         while self._finished:
             replies, mark = self._finished.popleft()
@@ -186,15 +187,15 @@ class ThreadedApplier:
             except queue.Empty:
                 break
         self._work.put(None)
-        self._thread.join(patience)
-        return not self._thread.is_alive() and self._is_gone(patience)
+        self._worker.join(patience)
+        return not self._worker.is_alive() and self._is_gone(patience)
 
     def _is_gone(self, patience: float) -> bool:
         """Whether the operating system's thread has ended, too; join() returns a moment before.
 
         libpmemobj runs a destructor in that moment which uses the pool: it must not be closed yet.
         """
-        task = f"/proc/self/task/{self._thread.native_id}"
+        task = f"/proc/self/task/{self._worker.native_id}"
         end = time.monotonic() + patience
         while os.path.exists(task) and time.monotonic() < end:
             time.sleep(0.0002)

@@ -100,13 +100,13 @@ class DurableWatch:
         self._descriptor = descriptor
         self._wake = wake
         self._stop = os.eventfd(0, os.EFD_CLOEXEC)
-        self._thread = threading.Thread(target=self._run, name="durable-watch", daemon=True)
-        self._thread.start()
+        self._worker = threading.Thread(target=self._run, name="durable-watch", daemon=True)
+        self._worker.start()
 
     def close(self) -> None:
         """End the thread. The store must still be open."""
         os.eventfd_write(self._stop, 1)
-        self._thread.join()
+        self._worker.join()
         os.close(self._stop)
 
     def _run(self) -> None:

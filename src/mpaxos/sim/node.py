@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -150,11 +151,11 @@ class SimMachine:
         return self._node.engine.mark
 
 
-class SlowApplier(InlineApplier):
+class SlowApplier:
     """A machine that lags: it applies a few slots when it is asked what it has done."""
 
     def __init__(self, machine: SimMachine, rng: random.Random) -> None:
-        super().__init__(machine)
+        self._inline = InlineApplier(machine)
         self._rng = rng
         self._backlog: deque[tuple[list[Decided], list[ReadReady]]] = deque()
 
@@ -165,8 +166,14 @@ class SlowApplier(InlineApplier):
     def collect(self) -> Done:
         for _ in range(self._rng.randrange(3)):
             if self._backlog:
-                super().submit(*self._backlog.popleft())
-        return super().collect()
+                self._inline.submit(*self._backlog.popleft())
+        return self._inline.collect()
+
+    def call(self, function: Callable[[], None]) -> None:
+        self._inline.call(function)
+
+    def stop(self, patience: float) -> bool:
+        return self._inline.stop(patience)
 
     @property
     def lags(self) -> bool:
