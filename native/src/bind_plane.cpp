@@ -50,18 +50,19 @@ nb::object as_tuple(const Event& event) {
   throw Error(ErrorKind::kInvariant, "an event of unknown kind");
 }
 
-nb::tuple poll(Plane& plane, std::int64_t until, std::int64_t room, bool quorum) {
+nb::tuple poll(Plane& plane, std::int64_t until, std::int64_t room, bool quorum, bool votes) {
   std::pair<std::int64_t, std::vector<Event>> turn;
   {
     nb::gil_scoped_release release;
-    turn = plane.poll(until, room, quorum);
+    turn = plane.poll(until, room, quorum, votes);
   }
   nb::list events;
   for (const auto& event : turn.second) events.append(as_tuple(event));
   return nb::make_tuple(turn.first, events);
 }
 
-void send(Plane& plane, std::uint16_t peer, const nb::bytes& control, const nb::list& values) {
+void send(Plane& plane, std::uint16_t peer, const nb::bytes& control, const nb::list& values,
+          bool vote) {
   TimedBatches batches;
   batches.reserve(values.size());
   for (nb::handle item : values) {
@@ -71,7 +72,7 @@ void send(Plane& plane, std::uint16_t peer, const nb::bytes& control, const nb::
                          nb::cast<std::shared_ptr<Batch>>(pair[1]));
     if (!batches.back().second) throw Error(ErrorKind::kWire, "a value without a batch");
   }
-  plane.send(peer, as_view(control), batches);
+  plane.send(peer, as_view(control), batches, vote);
 }
 
 void construct(Plane* self, std::uint16_t replica, const nb::bytes& cluster,
@@ -127,8 +128,8 @@ void bind_plane(nb::module_& m) {
            "handshake_seconds"_a = standard.handshake_seconds,
            "frame_seconds"_a = standard.frame_seconds)
       .def("ports", &Plane::ports)
-      .def("poll", &poll, "until"_a, "room"_a, "quorum"_a)
-      .def("send", &send, "peer"_a, "control"_a, "values"_a)
+      .def("poll", &poll, "until"_a, "room"_a, "quorum"_a, "votes"_a = true)
+      .def("send", &send, "peer"_a, "control"_a, "values"_a, "vote"_a = false)
       .def("deliver", &Plane::deliver, "replies"_a, nb::call_guard<nb::gil_scoped_release>())
       .def(
           "answer",

@@ -69,13 +69,13 @@ bool PeerConnection::worth_a_notice(const std::string& text) {
 
 std::size_t PeerConnection::frame_limit(std::uint8_t kind) const {
   if (kind == kFramePeerHello && !greeted_) return sizeof(PeerHello);
-  if (kind == kFramePeer && greeted_) return kMaxPeerFrame;
+  if ((kind == kFramePeer || kind == kFramePeerVote) && greeted_) return kMaxPeerFrame;
   throw Violation{Reason::kProtocol, "a frame of kind " + std::to_string(kind) +
                                          (greeted_ ? " between replicas" : " before the hello")};
 }
 
-void PeerConnection::on_frame(std::uint8_t, std::string_view payload, std::size_t covered) {
-  if (greeted_) return on_message(payload, covered);
+void PeerConnection::on_frame(std::uint8_t kind, std::string_view payload, std::size_t covered) {
+  if (greeted_) return on_message(kind, payload, covered);
   if (payload.size() != sizeof(PeerHello)) {
     throw Violation{Reason::kProtocol, "a hello of the wrong size"};
   }
@@ -131,17 +131,23 @@ void PeerConnection::check_hello(const PeerHello& hello) const {
   }
 }
 
-void PeerConnection::on_message(std::string_view payload, std::size_t covered) {
+void PeerConnection::on_message(std::uint8_t kind, std::string_view payload,
+                                std::size_t covered) {
   const auto prefix = read_struct<PeerPrefix>(payload);
   auto values = parse_values(payload, covered);
-  hub_.push({.kind = kEventPeerMessage,
-             .peer = link_->peer(),
-             .values = std::move(values),
-             .bytes = std::string(
-                 payload.substr(covered - prefix.control_length, prefix.control_length))});
+  Event event{.kind = kEventPeerMessage,
+              .peer = link_->peer(),
+              .values = std::move(values),
+              .bytes = std::string(
+                  payload.substr(covered - prefix.control_length, prefix.control_length))};
+  if (kind == kFramePeerVote) {
+    hub_.push_vote(std::move(event));
+  } else {
+    hub_.push(std::move(event));
+  }
 }
 
-void PeerConnection::send(std::string_view control, const TimedBatches& values) {
+void PeerConnection::send(std::string_view control, const TimedBatches& values, bool vote) {
   std::size_t batches = 0;
   for (const auto& [time, batch] : values) batches += batch->bytes().size();
   const auto table = sizeof(PeerPrefix) + values.size() * sizeof(BatchRow);
@@ -160,7 +166,7 @@ void PeerConnection::send(std::string_view control, const TimedBatches& values) 
     out_.append(bytes_of(BatchRow{time, batch->digest(), length, 0}));
   }
   out_.append(control);
-  out_.end_frame(kFramePeer, batches);
+  out_.end_frame(vote ? kFramePeerVote : kFramePeer, batches);
   for (const auto& [time, batch] : values) out_.append_batch(batch);
   mark_dirty();
 }

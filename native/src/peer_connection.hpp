@@ -22,7 +22,7 @@ class PeerConnection final : public FramedConnection {
   void start() override;
   bool worth_a_notice(const std::string& text) override;
   // Drops the message, and counts it, when too much is queued.
-  void send(std::string_view control, const TimedBatches& values);
+  void send(std::string_view control, const TimedBatches& values, bool vote);
 
  protected:
   std::size_t frame_limit(std::uint8_t kind) const override;
@@ -33,7 +33,7 @@ class PeerConnection final : public FramedConnection {
   void send_hello(std::uint16_t receiver);
   void on_hello(const PeerHello& hello);
   void check_hello(const PeerHello& hello) const;
-  void on_message(std::string_view payload, std::size_t covered);
+  void on_message(std::uint8_t kind, std::string_view payload, std::size_t covered);
   PeerLinks& links_;
   std::shared_ptr<PeerLink> link_;
   const bool dialled_;
@@ -50,6 +50,7 @@ class PeerLink : public std::enable_shared_from_this<PeerLink> {
   // A connection of this link ended, whether it was up or not.
   void lost(const PeerConnection* connection, bool dialled);
   bool worth_a_notice(const std::string& text);
+  bool dialling() const { return dials_ && !current_; }
   std::uint16_t peer() const { return peer_; }
   const std::shared_ptr<PeerConnection>& current() const { return current_; }
 
@@ -82,6 +83,8 @@ class PeerLinks {
   void start();
   void stop();
   std::shared_ptr<PeerLink> find(std::uint16_t peer) const;
+  // Some peer that is ours to dial is not connected.
+  bool dialling() const;
 
  private:
   std::map<std::uint16_t, std::shared_ptr<PeerLink>> links_;

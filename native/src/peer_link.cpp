@@ -161,6 +161,11 @@ void PeerLinks::stop() {
   for (const auto& [peer, link] : links_) link->stop();
 }
 
+bool PeerLinks::dialling() const {
+  return std::any_of(links_.begin(), links_.end(),
+                     [](const auto& entry) { return entry.second->dialling(); });
+}
+
 std::shared_ptr<PeerLink> PeerLinks::find(std::uint16_t peer) const {
   const auto found = links_.find(peer);
   return found == links_.end() ? nullptr : found->second;

@@ -1,7 +1,6 @@
 #include "plane.hpp"
 
 #include <algorithm>
-#include <asio/post.hpp>
 
 #include "client_connection.hpp"
 #include "error.hpp"
@@ -10,6 +9,7 @@ namespace mpaxos {
 namespace {
 
 constexpr std::int64_t kLongestPoll = 100'000'000;  // ns; Python's signals wait that long
+constexpr std::int64_t kAsioPeriod = 20'000'000;  // ns; its timers may be that late
 constexpr std::int64_t kShortestSweep = 5'000'000;
 constexpr std::int64_t kLongestSweep = 1'000'000'000;
 constexpr std::size_t kLongestName = 255;
@@ -48,7 +48,10 @@ Plane::Plane(PlaneOptions options)
   if (chosen.listen_jpaxos) {
     listen(*chosen.listen_jpaxos, Port::kJpaxos, chosen.max_connections);
   }
-  for (const auto& listener : listeners_) listener->start();
+  for (const auto& listener : listeners_) {
+    listener->start();
+    hub_.readiness().add_listener(listener->descriptor());
+  }
   links_.start();
   sweep_later();
 }
@@ -62,35 +65,48 @@ std::tuple<int, int, int> Plane::ports() const {
   return {port(0), port(1), port(2)};
 }
 
+void Plane::serve_asio() {
+  io_.restart();
+  io_.poll();
+  asio_due_ = monotonic_now() + asio_period_;
+}
+
 std::pair<std::int64_t, std::vector<Event>> Plane::poll(std::int64_t until, std::int64_t room,
-                                                        bool quorum) {
-  const auto deadline = std::min(until, monotonic_now() + kLongestPoll);
-  const std::chrono::steady_clock::time_point last{std::chrono::nanoseconds(deadline)};
-  hub_.begin_turn(quorum);
+                                                        bool quorum, bool votes) {
+  const auto last = std::min(until, monotonic_now() + kLongestPoll);
+  hub_.begin_turn(quorum, votes);
+  room = hub_.hand_out(room);
   while (!closed_) {
     hub_.begin_pass();
-    io_.restart();
-    io_.poll();
-    hub_.serve_ready();
-    room = hub_.hand_out(room);
-    if (hub_.has_events() || woken_.exchange(false)) break;
+    const bool dialling = links_.dialling();
+    if (dialling || hub_.readiness().asio_called() || monotonic_now() >= asio_due_) serve_asio();
     // Greetings and refusals do not wait for the next turn; writing may bring events, too.
     hub_.flush();
-    if (hub_.has_events() || monotonic_now() >= deadline) break;
-    hub_.readiness().watch();
-    io_.restart();
-    io_.run_one_until(last);
+    const auto deadline = std::min(last, hub_.held_until());
+    const bool sleep = !dialling && !hub_.has_events() && !woken_;
+    const auto patience = sleep ? std::min(deadline, asio_due_) - monotonic_now() : 0;
+    const bool undisturbed = hub_.serve_ready(std::max<std::int64_t>(patience, 0));
+    room = hub_.hand_out(room);
+    if (hub_.has_events() || woken_.exchange(false) || !undisturbed) break;
+    hub_.flush();
+    if (hub_.has_events() || monotonic_now() >= std::min(last, hub_.held_until())) break;
+    if (dialling) {
+      hub_.readiness().watch();
+      io_.restart();
+      io_.run_one_until(std::chrono::steady_clock::time_point(std::chrono::nanoseconds(deadline)));
+    }
   }
   return {monotonic_now(), hub_.take_events()};
 }
 
-void Plane::send(std::uint16_t peer, std::string_view control, const TimedBatches& values) {
+void Plane::send(std::uint16_t peer, std::string_view control, const TimedBatches& values,
+                 bool vote) {
   const auto link = links_.find(peer);
   if (!link || !link->current()) {
     ++hub_.counters().peer_dropped;
     return;
   }
-  link->current()->send(control, values);
+  link->current()->send(control, values, vote);
 }
 
 void Plane::answer(std::uint64_t token, std::string_view data) {
@@ -100,7 +116,7 @@ void Plane::answer(std::uint64_t token, std::string_view data) {
 
 void Plane::wake() {
   woken_ = true;
-  asio::post(io_, [] {});
+  hub_.readiness().wake();
 }
 
 std::vector<std::pair<std::string, std::uint64_t>> Plane::counters() {
@@ -139,6 +155,7 @@ void Plane::set_identity(const std::string& cluster_name, const std::string& mac
 void Plane::sweep_later() {
   const auto shortest = std::min(hub_.limits().handshake, hub_.limits().frame);
   const auto period = std::clamp(shortest / 4, kShortestSweep, kLongestSweep);
+  asio_period_ = std::min(period, kAsioPeriod);
   sweeper_.expires_after(std::chrono::nanoseconds(period));
   sweeper_.async_wait([this, period](const asio::error_code& error) {
     if (error) return;

@@ -27,6 +27,7 @@ class Listener {
   void start();
   void stop();
   std::uint16_t bound_port() const { return bound_port_; }
+  int descriptor() { return acceptor_.native_handle(); }
 
  private:
   void accept();
@@ -54,8 +55,8 @@ class Plane {
   std::tuple<int, int, int> ports() const;
   // See _native.pyi for the meaning of all of these.
   std::pair<std::int64_t, std::vector<Event>> poll(std::int64_t until, std::int64_t room,
-                                                   bool quorum);
-  void send(std::uint16_t peer, std::string_view control, const TimedBatches& values);
+                                                   bool quorum, bool votes);
+  void send(std::uint16_t peer, std::string_view control, const TimedBatches& values, bool vote);
   void deliver(const ReplySet& replies) { hub_.deliver(replies); }
   void answer(std::uint64_t token, std::string_view data);
   void flush() { hub_.flush(); }
@@ -66,12 +67,15 @@ class Plane {
 
  private:
   void sweep_later();
+  void serve_asio();
   asio::io_context io_;  // first: everything below refers to it
   Hub hub_;
   PeerLinks links_;
   std::vector<std::unique_ptr<Listener>> listeners_;
   asio::steady_timer sweeper_;
   std::atomic<bool> woken_{false};
+  std::int64_t asio_due_ = 0;
+  std::int64_t asio_period_ = 0;  // ns
   bool closed_ = false;
 };
 

@@ -10,6 +10,7 @@ namespace mpaxos {
 namespace {
 
 constexpr std::size_t kPassBytes = 2U << 20;
+constexpr std::int64_t kVotePatience = 2'000'000;  // ns
 
 std::int64_t nanoseconds(double seconds) { return static_cast<std::int64_t>(seconds * 1e9); }
 
@@ -106,7 +107,15 @@ std::int64_t Hub::hand_out(std::int64_t room) {
 
 std::vector<Event> Hub::take_events() {
   notices_ = 0;
+  held_ = 0;
   return std::exchange(events_, {});
+}
+
+void Hub::push_vote(Event event) {
+  if (!votes_wanted_) {
+    if (held_++ == 0) held_until_ = monotonic_now() + kVotePatience;
+  }
+  push(std::move(event));
 }
 
 void Hub::notice(Port port, const std::string& address, const std::string& reason) {
@@ -183,8 +192,8 @@ void Hub::count_read(std::size_t size) {
   pass_bytes_ += size;
 }
 
-void Hub::serve_ready() {
-  readiness_.poll([this](std::uint64_t id, std::uint32_t events) {
+bool Hub::serve_ready(std::int64_t patience) {
+  return readiness_.poll(patience, [this](std::uint64_t id, std::uint32_t events) {
     // By number: an event of this very round can have closed others.
     if (const auto connection = find(id)) connection->on_ready(events);
     return pass_bytes_ <= kPassBytes;

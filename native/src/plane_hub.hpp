@@ -5,6 +5,7 @@
 #include <asio/io_context.hpp>
 #include <deque>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <string>
 #include <unordered_map>
@@ -52,21 +53,32 @@ class Hub {
   const TimeLimits& limits() const { return limits_; }
   asio::io_context& io() { return io_; }
   Readiness& readiness() { return readiness_; }
-  // Reads and writes what is ready, up to the bound of a turn.
-  void serve_ready();
+  // Reads and writes what is ready, up to the bound of a turn; waits up to `patience` ns for it.
+  // False when a signal or wake() ended the wait.
+  bool serve_ready(std::int64_t patience);
   Counters& counters() { return counters_; }
   std::size_t max_request_frame() const;
   std::string cluster_name;
   std::string machine;
 
   // Turns
-  void begin_turn(bool quorum) { quorum_ = quorum; }
+  // `votes`: whether votes of peers are waited for; others are held for a moment, so that they
+  // come with what is worth a turn.
+  void begin_turn(bool quorum, bool votes) {
+    quorum_ = quorum;
+    votes_wanted_ = votes;
+  }
   // Makes batches of what waits, at most `room` of commands, and reads on if there is space again.
   // Returns how much room is left.
   std::int64_t hand_out(std::int64_t room);
-  bool has_events() const { return !events_.empty(); }
+  // Something is worth a turn.
+  bool has_events() const { return events_.size() > held_; }
+  // When what is held is worth one, too; far away when nothing is.
+  std::int64_t held_until() const { return held_ == 0 ? kNever : held_until_; }
+  // All, also what was held.
   std::vector<Event> take_events();
   void push(Event event) { events_.push_back(std::move(event)); }
+  void push_vote(Event event);
   void notice(Port port, const std::string& address, const std::string& reason);
   void flush();
   bool quorum() const { return quorum_; }
@@ -115,6 +127,10 @@ class Hub {
   std::int64_t last_sweep_ = monotonic_now();
   std::size_t pass_bytes_ = 0;
   std::size_t notices_ = 0;
+  static constexpr std::int64_t kNever = std::numeric_limits<std::int64_t>::max();
+  bool votes_wanted_ = true;
+  std::size_t held_ = 0;  // of events_
+  std::int64_t held_until_ = 0;
   std::vector<Event> events_;
   std::vector<asio::const_buffer> scratch_;
   std::vector<std::shared_ptr<Connection>> dirty_;

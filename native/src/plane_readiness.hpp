@@ -2,14 +2,17 @@
 //
 // asio would try each socket once more after every read, and again queue an operation for it: two
 // system calls and some allocation per request of a closed-loop client. Here a socket is read once
-// when the kernel says that it has something. asio keeps what happens seldom: accepting,
-// connecting, resolving, timers. It waits for this epoll instance like for any other descriptor.
+// when the kernel says that it has something, and a turn sleeps in this epoll instance. asio keeps
+// what happens seldom: accepting, connecting, resolving, timers. Listening sockets are watched here
+// too, to know when asio has something to do; while a peer is dialled, asio waits for this epoll
+// instance like for any other descriptor.
 #pragma once
 
 #include <asio/io_context.hpp>
 #include <asio/posix/stream_descriptor.hpp>
 #include <cstdint>
 #include <functional>
+#include <utility>
 
 namespace mpaxos {
 
@@ -39,14 +42,24 @@ class Readiness {
   void add(int fd, std::uint64_t id, std::uint32_t events);
   void change(int fd, std::uint64_t id, std::uint32_t events);
 
+  // A listening socket: something that comes there makes asio_called() true once.
+  void add_listener(int fd);
+  bool asio_called() { return std::exchange(asio_called_, false); }
+
   // Calls `on_event(id, events)` for what is ready, each descriptor once, until it returns false.
-  void poll(const std::function<bool(std::uint64_t, std::uint32_t)>& on_event);
+  // Waits up to `patience` ns for the first. False when a signal or wake() ended the wait.
+  bool poll(std::int64_t patience,
+            const std::function<bool(std::uint64_t, std::uint32_t)>& on_event);
+  // Ends the wait of poll(), or the next one. Safe from any thread.
+  void wake();
   // Before the io_context blocks: lets it return as soon as something is ready.
   void watch();
 
  private:
   void control(int operation, int fd, std::uint64_t id, std::uint32_t events);
   asio::posix::stream_descriptor epoll_;
+  Descriptor wake_;
+  bool asio_called_ = false;
   bool watching_ = false;
 };
 

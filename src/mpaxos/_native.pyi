@@ -105,11 +105,16 @@ class Plane:
         """Binds all ports (0 picks a free one). Raises ConfigError naming port and reason."""
     def ports(self) -> tuple[int, int, int]:
         """The bound (peer, client, jpaxos) ports; 0 where there is none."""
-    def poll(self, until: int, room: int, quorum: bool) -> tuple[int, list[tuple[object, ...]]]:
+    def poll(
+        self, until: int, room: int, quorum: bool, votes: bool = True
+    ) -> tuple[int, list[tuple[object, ...]]]:
         """Serve sockets until something happened or the monotonic clock reads `until`; at most
         100 ms. Returns (now, events). At most `room` batches of local commands are handed out;
-        with `quorum` False new commands and queries are answered STATUS_REFUSED."""
-    def send(self, peer: int, control: bytes, values: list[tuple[int, Batch]]) -> None:
+        with `quorum` False new commands and queries are answered STATUS_REFUSED; with `votes` False
+        a message that was sent as a vote waits up to 2 ms for another event to come with."""
+    def send(
+        self, peer: int, control: bytes, values: list[tuple[int, Batch]], vote: bool = False
+    ) -> None:
         """Queue a message; dropped when the peer is not connected or its queue is full."""
     def deliver(self, replies: ReplySet) -> None:
         """Queue replies for those clients that are connected here."""

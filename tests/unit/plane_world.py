@@ -56,7 +56,7 @@ def peer_hello(
     *,
     cluster: bytes = CLUSTER,
     agreement: int = 7,
-    protocol: int = 2,
+    protocol: int = 3,
 ) -> bytes:
     head = struct.pack("<HHHH", protocol, sender, receiver, 0)
     return frame(PEER_HELLO, head + cluster + struct.pack("<QQ", 99, agreement))

@@ -7,7 +7,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -77,7 +77,7 @@ def as_peer(world: World, replica: int = 1) -> Wire:
     wire = world.wire(world.planes[0].ports()[0])
     wire.send(peer_hello(replica, 0))
     kind, payload = wire.frame()
-    assert (kind, payload[:8]) == (PEER_HELLO, struct.pack("<HHHH", 2, 0, replica, 0))
+    assert (kind, payload[:8]) == (PEER_HELLO, struct.pack("<HHHH", 3, 0, replica, 0))
     return wire
 
 
@@ -103,6 +103,43 @@ def test_messages_of_any_size_both_ways(world: World) -> None:
             assert first.data() == batch(size, number).data()
             assert second.digest == batch(7).digest
     assert messages(world, 1)[-1][2:] == (b"", [])
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_vote_that_nobody_waits_for_comes_with_the_next_event(
+    world: World, wanted: bool
+) -> None:
+    pair(world)
+    connected(world)
+    world.planes[1].send(0, b"vote", [], vote=True)
+    world.planes[1].flush()
+    started = time.monotonic_ns()
+    found = first_events(world.planes[0], votes=wanted)
+    # The patience is the least that a vote is held, whatever the machine is busy with.
+    assert found == [b"vote"]
+    assert wanted or time.monotonic_ns() - started >= 1_000_000
+
+
+def test_a_held_vote_does_not_hold_what_comes_behind_it(world: World) -> None:
+    pair(world)
+    connected(world)
+    world.planes[1].send(0, b"vote", [], vote=True)
+    world.planes[1].send(0, b"message", [])
+    world.planes[1].flush()
+    found: list[bytes] = []
+    while len(found) < 2:
+        found += first_events(world.planes[0], votes=False)
+    assert found == [b"vote", b"message"]
+
+
+def first_events(plane: _native.Plane, *, votes: bool) -> list[bytes]:
+    """The control parts of the messages of the first poll that brings any."""
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        _, events = plane.poll(time.monotonic_ns() + 50_000_000, 8, True, votes)
+        if events:
+            return [cast(bytes, event[2]) for event in events]
+    raise AssertionError("nothing came")
 
 
 def test_many_batches_in_one_message(world: World) -> None:
@@ -270,7 +307,7 @@ STRANGERS = {
     "receiver": (peer_hello(1, 2), "mismatch", "looks for replica 2"),
     "sender": (peer_hello(5, 0), "mismatch", "replica 5 is not one of the peers"),
     "itself": (peer_hello(0, 0), "mismatch", "replica 0 is not one of the peers"),
-    "protocol": (peer_hello(1, 0, protocol=3), "version", "speaks protocol 3"),
+    "protocol": (peer_hello(1, 0, protocol=9), "version", "speaks protocol 9"),
     "short": (frame(PEER_HELLO, bytes(39)), "protocol", "wrong size"),
     "long": (frame(PEER_HELLO, bytes(41)), "oversize", "limit is 40"),
     "no hello": (peer_message(b"", []), "protocol", "before the hello"),

@@ -145,3 +145,6 @@ class Output(msgspec.Struct):
     """How many more batches of local clients the protocol can take now."""
     quorum: bool = True
     """False: no majority has been reachable for a while; clients are told so."""
+    votes: bool = True
+    """False: no vote is waited for. Those that come may wait a moment for another event, so that
+    the vote of a follower that was not needed any more does not cost a turn of its own."""

@@ -131,6 +131,7 @@ class Replica(Views):
         turn.output.room = self._outbox.room
         turn.output.quorum = self._has_quorum(now)
         turn.output.wake_at = self._wake_at(now)
+        turn.output.votes = self._acceptor.last_slot > self._learner.decided_upto
         return turn.output
 
     def _on_local(self, turn: Turn, event: o.Event) -> None:

@@ -6,9 +6,8 @@ import logging
 from typing import Any, cast
 
 from mpaxos import _native
-from mpaxos.core.messages import AnyMessage, Envelope
+from mpaxos.core.messages import Accepted, AnyMessage, Envelope, Message
 from mpaxos.core.output import Event, LocalBatch, LocalReads, Output, PeerDown, PeerUp, Received
-from mpaxos.core.types import Ballot
 from mpaxos.errors import WireError, invariant
 from mpaxos.net import codec
 from mpaxos.net.plane import AdminRequest, Notice, Polled
@@ -20,6 +19,17 @@ log = logging.getLogger("mpaxos.net")
 _NativeValues = list[tuple[int, _native.Batch]]
 
 
+def _fields_by_kind(*wanted: str) -> dict[type[Message], tuple[str, ...]]:
+    return {
+        kind: tuple(name for name in wanted if name in kind.__struct_fields__)
+        for kind in Message.__subclasses__()
+    }
+
+
+_BALLOTS = _fields_by_kind("ballot", "promised")
+_LIVES = _fields_by_kind("lives", "life")
+
+
 class NativePlane:
     """Wraps a `_native.Plane`; implements mpaxos.net.plane.Plane for native replies."""
 
@@ -29,7 +39,9 @@ class NativePlane:
 
     def poll(self, output: Output) -> Polled:
         """See Plane.poll. A peer's message that does not decode is logged, counted, dropped."""
-        now, raw = self._plane.poll(output.wake_at, output.room, output.quorum)
+        now, raw = self._plane.poll(
+            output.wake_at, output.room, output.quorum, output.votes
+        )
         polled = Polled(now, [], [], [])
         for item in raw:
             self._take(item, polled)
@@ -66,16 +78,20 @@ class NativePlane:
     def _check(self, message: AnyMessage) -> AnyMessage:
         """Refuse a ballot or a life that no replica can hold. The types allow it, the protocol
         would keep it for ever."""
-        for name in ("ballot", "promised"):
-            ballot = getattr(message, name, None)
-            if isinstance(ballot, Ballot) and not (
-                0 <= ballot.leader < MAX_REPLICAS and 0 <= ballot.round < 1 << 62
-            ):
+        kind = type(message)
+        for name in _BALLOTS[kind]:
+            ballot = getattr(message, name)
+            if ballot is None:
+                continue
+            round_, leader = ballot
+            if not (0 <= leader < MAX_REPLICAS and 0 <= round_ < 1 << 62):
                 raise WireError(f"a ballot that no replica can hold: {ballot}")
         # Lives are kept for ever, too.
-        lives = getattr(message, "lives", None) or [getattr(message, "life", 0)]
-        if len(lives) > MAX_REPLICAS or not all(0 <= life < 1 << 62 for life in lives):
-            raise WireError(f"lives that no replicas can be in: {lives}")
+        for name in _LIVES[kind]:
+            found = getattr(message, name)
+            lives = found if isinstance(found, list) else [found]
+            if len(lives) > MAX_REPLICAS or not all(0 <= life < 1 << 62 for life in lives):
+                raise WireError(f"lives that no replicas can be in: {lives}")
         return message
 
     def send(self, messages: list[Envelope]) -> None:
@@ -87,7 +103,8 @@ class NativePlane:
             if key not in encoded:
                 encoded[key] = codec.encode(envelope.message)
             control, values = encoded[key]
-            self._plane.send(envelope.to, control, cast(_NativeValues, values))
+            vote = type(envelope.message) is Accepted
+            self._plane.send(envelope.to, control, cast(_NativeValues, values), vote)
 
     def deliver(self, replies: _native.ReplySet) -> None:
         """See Plane.deliver."""

@@ -53,10 +53,9 @@ class Machine(Protocol):
 class NativeMachine:
     """The key-value machine inside the extension: no Python per request."""
 
-    running: Running | None = None
-
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self.running: Running | None = None  # a native command cannot hang
 
     def apply(self, slot: Slot, time: int, batch: Any, /) -> ReplySet:
         return self._engine.apply_kv(slot, time, batch)
