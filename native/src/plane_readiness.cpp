@@ -88,7 +88,8 @@ bool Readiness::poll(std::int64_t patience,
         asio_called_ = true;
       } else if (event.data.u64 == kWake) {
         std::uint64_t count_of_wakes = 0;
-        [[maybe_unused]] const auto size = ::read(wake_.get(), &count_of_wakes, sizeof(count_of_wakes));
+        [[maybe_unused]] const auto size =
+            ::read(wake_.get(), &count_of_wakes, sizeof count_of_wakes);
         undisturbed = false;
       } else if (!on_event(event.data.u64, event.events)) {
         return undisturbed;

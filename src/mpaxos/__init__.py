@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mpaxos.compiled import RUNS as _RUNS  # before all others: it decides how they are loaded
+from mpaxos.compiled import RUNS as RUNS  # before all others: it decides how they are loaded
 from mpaxos.errors import (
     ClientError,
     CommandFailed,

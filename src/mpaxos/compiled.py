@@ -5,7 +5,7 @@ installed: the same semantics at about twice the speed (bench/RESULTS.md). Which
 
 - the compiled modules, all of them, if each was compiled from just the source that is here;
 - the sources, all of them, if one was edited since, if nothing was compiled, or if the environment
-  variable MPAXOS_PURE is set (what replaces parts of modules, as tests with mutants do, needs that).
+  variable MPAXOS_PURE is set (tests with mutants, which replace parts of modules, need that).
 
 `mpaxos version` tells which.
 """
@@ -81,7 +81,7 @@ def _prefer_compiled() -> str:
     # Where the modules look for the library that they are in.
     _compiled.GROUP.__file__ = _compiled.__file__
     sys.modules[_compiled.GROUP.__name__] = _compiled.GROUP
-    sys.meta_path.insert(0, _Compiled())  # type: ignore[arg-type]
+    sys.meta_path.insert(0, _Compiled())
     return "compiled"
 
 

@@ -10,6 +10,7 @@ from multiprocessing import get_context
 
 import pytest
 
+from mpaxos.compiled import PURE, RUNS
 from mpaxos.sim import DURABILITIES, Report, replay, run
 
 SEEDS = int(os.environ.get("MPAXOS_SIM_SEEDS", "5000"))
@@ -18,11 +19,14 @@ CHUNK = 50
 
 
 def run_chunk(first: int) -> list[Report]:
+    assert RUNS == "compiled", RUNS
     return [run(seed, 5 if seed % 3 == 0 else 3) for seed in range(first, first + CHUNK)]
 
 
-def test_many_seeds() -> None:
-    """No seed violates safety, every healed cluster comes back, and the faults did happen."""
+def test_many_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No seed violates safety, every healed cluster comes back, and the faults did happen. Run as
+    users run it, compiled; that the source does the same is what the next test sees."""
+    monkeypatch.delenv(PURE)  # for the processes started below
     starts = range(FIRST, FIRST + SEEDS, CHUNK)
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         reports = [report for chunk in pool.map(run_chunk, starts) for report in chunk]
@@ -48,10 +52,14 @@ def test_many_seeds() -> None:
 
 
 @pytest.mark.parametrize("hash_seed", ["1", "2"])
-def test_a_seed_replays_exactly_under_another_hash_seed(hash_seed: str) -> None:
-    """One seed in a hundred of those above."""
+def test_a_seed_replays_exactly_compiled_and_under_another_hash_seed(
+    hash_seed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One seed in a hundred of those above: here the source, there what mypyc made of it."""
+    assert RUNS.startswith("source")
+    monkeypatch.delenv(PURE)
     seeds = list(range(FIRST, FIRST + SEEDS, 100))
-    code = f"from tests.sim.test_sim import trace\nfor seed in {seeds}: print(trace(seed))"
+    code = f"from tests.sim.test_sim import compiled_trace as t\nfor s in {seeds}: print(t(s))"
     printed = subprocess.run(
         [sys.executable, "-c", code],
         env=os.environ | {"PYTHONHASHSEED": hash_seed},
@@ -60,6 +68,11 @@ def test_a_seed_replays_exactly_under_another_hash_seed(hash_seed: str) -> None:
         check=True,
     ).stdout
     assert printed.splitlines() == [trace(seed) for seed in seeds]
+
+
+def compiled_trace(seed: int) -> str:
+    assert RUNS == "compiled", RUNS
+    return trace(seed)
 
 
 def trace(seed: int) -> str:

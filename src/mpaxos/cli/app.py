@@ -12,6 +12,7 @@ import typer
 from mpaxos.cli import kv
 from mpaxos.cli.bench import bench
 from mpaxos.cli.errors import report
+from mpaxos.compiled import RUNS
 from mpaxos.config import ClusterConfig, example, from_dict, load
 from mpaxos.config.durability import SURVIVES
 from mpaxos.errors import ConfigError, InvariantViolated, MpaxosError
@@ -317,5 +318,5 @@ def exhaustive(
 
 @app.command()
 def version() -> None:
-    """Print the version."""
-    print(f"mpaxos {__version__}")
+    """Print the version, and whether the protocol runs compiled or from its source."""
+    print(f"mpaxos {__version__} ({RUNS})")

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from mpaxos.cli.errors import FAILED, OK
+from mpaxos.compiled import PURE
 from mpaxos.errors import ConfigError
 from mpaxos.sim.exhaustive import SCOPES, Outcome, search
 
@@ -25,6 +26,8 @@ def exhaustive(scopes: list[str], states: int, seed: int, jobs: int, *, as_json:
         raise ConfigError(f"--states {states}: at least 1")
     console = Console(stderr=as_json)
     outcomes: list[Outcome] = []
+    # The search compares, copies and goes back to objects as a whole: it needs the sources.
+    os.environ[PURE] = "1"
     workers = min(jobs or len(os.sched_getaffinity(0)), len(scopes))
     with (
         _progress(console) as progress,

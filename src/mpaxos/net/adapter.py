@@ -39,9 +39,7 @@ class NativePlane:
 
     def poll(self, output: Output) -> Polled:
         """See Plane.poll. A peer's message that does not decode is logged, counted, dropped."""
-        now, raw = self._plane.poll(
-            output.wake_at, output.room, output.quorum, output.votes
-        )
+        now, raw = self._plane.poll(output.wake_at, output.room, output.quorum, output.votes)
         polled = Polled(now, [], [], [])
         for item in raw:
             self._take(item, polled)

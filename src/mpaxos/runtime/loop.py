@@ -15,7 +15,6 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from mpaxos.core.output import Event, LogRoom, Output, Truncate
-from mpaxos.core.replica import Replica
 from mpaxos.core.types import Instant
 from mpaxos.net.plane import AdminRequest, Notice, Plane
 from mpaxos.runtime.applier import Applier
@@ -33,13 +32,20 @@ class Background(Protocol):
         """Do a bounded part of it; may lower `output.wake_at`."""
 
 
+class Stepping(Protocol):
+    """The protocol of one replica: mpaxos.core.replica.Replica."""
+
+    def step(self, now: Instant, events: list[Event], /) -> Output:
+        """Take in `events` at time `now` and say what is to be done."""
+
+
 class Loop:
     """Turns one replica until it is told to stop."""
 
     def __init__(
         self,
         plane: Plane[Any],
-        replica: Replica,
+        replica: Stepping,
         store: Store,
         applier: Applier,
         on_admin: Callable[[AdminRequest], None],

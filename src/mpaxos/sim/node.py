@@ -25,7 +25,7 @@ from mpaxos.core.types import Mark, ReplicaId, Slot
 from mpaxos.machine.host import MachineHost
 from mpaxos.machine.memory import MemoryEngine
 from mpaxos.net.plane import Polled
-from mpaxos.runtime.applier import Done, InlineApplier
+from mpaxos.runtime.applier import Applier, Done, InlineApplier
 from mpaxos.runtime.loop import Loop
 from mpaxos.sim.service import Ledger
 from mpaxos.sim.store import Crash, SimStore
@@ -183,7 +183,7 @@ class SlowApplier:
 class WatchedApplier:
     """Tells the checker what is decided before it is applied."""
 
-    def __init__(self, world: World, node: Node, inner: InlineApplier) -> None:
+    def __init__(self, world: World, node: Node, inner: Applier) -> None:
         self._world = world
         self._node = node
         self._inner = inner
