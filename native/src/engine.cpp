@@ -179,12 +179,11 @@ ReplySet Engine::apply_kv(std::uint64_t slot, std::uint64_t time, const BatchPtr
   plan(slot, time, batch);
   remember_replies();
   auto& journal = pool_.journal();
-  machine.begin_slot();
-  found_.clear();
+  payloads_.clear();
   for (const auto& action : actions_) {
-    found_.push_back(action.verdict == Verdict::kRun ? machine.prepare(journal, action.payload)
-                                                     : Found{});
+    payloads_.push_back(action.verdict == Verdict::kRun ? action.payload : std::string_view());
   }
+  machine.prepare(journal, payloads_, found_);
   journal.seal();
   Transaction tx(pool_.handle(), &journal);
   auto replies = commit(tx, root_.applied.state_used, [&](std::size_t i, std::uint64_t& used) {

@@ -1,6 +1,7 @@
 #include "kv.hpp"
 
 #include <algorithm>
+#include <optional>
 #include <string>
 
 #include "batch.hpp"
@@ -58,17 +59,39 @@ class Fields {
   std::string_view rest_;
 };
 
-Found KeyValue::prepare(Journal& journal, std::string_view request) {
+namespace {
+
+// The key that a command is about; nothing when it has none, or is wrong: run() says so.
+std::optional<std::string_view> key_of(std::string_view request) {
   const char op = request.empty() ? '\0' : request[0];
-  if (op != 'p' && op != 'P' && op != 'c' && op != 'G' && op != 'd') return {};
+  if (op != 'p' && op != 'P' && op != 'c' && op != 'G' && op != 'd') return std::nullopt;
   try {
-    Fields fields(request);
-    const Found found{true, tree_.find(fields.key())};
-    if (found.leaf == nullptr || op == 'G' || op == 'd') return found;
-    journal.remember(found.leaf, found.leaf->size());
-    return found;
+    return Fields(request).key();
   } catch (const char*) {
-    return {};  // run() says what is wrong with it
+    return std::nullopt;
+  }
+}
+
+bool overwrites(char op) { return op != 'G' && op != 'd'; }
+
+}  // namespace
+
+void KeyValue::prepare(Journal& journal, const std::vector<std::string_view>& requests,
+                       std::vector<Found>& found) {
+  moved_ = false;
+  found.clear();
+  searches_.clear();
+  for (const auto& request : requests) {
+    const auto key = key_of(request);
+    found.push_back({key.has_value(), nullptr});
+    if (key) searches_.push_back({*key});
+  }
+  tree_.find_all(searches_);
+  auto search = searches_.begin();
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    if (!found[i].known) continue;
+    const auto* leaf = found[i].leaf = (search++)->leaf;
+    if (leaf != nullptr && overwrites(requests[i][0])) journal.remember(leaf, leaf->size());
   }
 }
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "tree.hpp"
 
@@ -23,17 +24,15 @@ class KeyValue {
  public:
   KeyValue(Tree tree, std::uint64_t limit) : tree_(tree), limit_(limit) {}
 
-  // Looks up what a command is about, before any command of its slot runs, and has the journal
-  // remember what it will probably overwrite.
-  Found prepare(Journal& journal, std::string_view request);
+  // Before any command of a slot runs: looks up what each is about, into `found`, and has the
+  // journal remember what they will probably overwrite. An empty request is none.
+  void prepare(Journal& journal, const std::vector<std::string_view>& requests,
+               std::vector<Found>& found);
 
-  // Runs a command; `found` is what prepare() returned for it in this slot. The payload of the
+  // Runs a command; `found` is what prepare() told of it in this slot. The payload of the
   // reply is left in reply(). `used` is the size of the state, which the command may change.
   // Returns the status.
   std::uint8_t run(Transaction& tx, std::string_view request, std::uint64_t& used, Found found);
-
-  // Before the first prepare() of a slot.
-  void begin_slot() { moved_ = false; }
 
   // Answers an operation that changes nothing; any other is STATUS_BAD.
   std::uint8_t query(std::string_view request);
@@ -56,6 +55,7 @@ class KeyValue {
 
   Tree tree_;
   std::uint64_t limit_;
+  std::vector<Tree::Search> searches_;
   bool moved_ = false;  // an item of this slot was inserted, removed, or put elsewhere
   std::string reply_;
 };

@@ -83,14 +83,13 @@ std::optional<Tree::Difference> Tree::compare(std::string_view a, std::string_vi
 }
 
 const Leaf* Tree::leaf_at(std::uint64_t reference) const {
-  const auto size = pool_->size();
-  if (reference % 8 != 0 || reference == 0 || reference > size - sizeof(Leaf)) {
+  if (reference % 8 != 0 || reference == 0 || reference > size_ - sizeof(Leaf)) {
     damaged("a reference to an item leads outside");
   }
   const auto* leaf = reinterpret_cast<const Leaf*>(base() + reference);
   const auto need = sizeof(Leaf) + std::uint64_t{leaf->key_length} + leaf->value_capacity;
   if (leaf->key_length > kMaxKey || leaf->value_length > leaf->value_capacity ||
-      need > size - reference) {
+      need > size_ - reference) {
     damaged("an item's lengths are impossible");
   }
   return leaf;
@@ -98,7 +97,7 @@ const Leaf* Tree::leaf_at(std::uint64_t reference) const {
 
 Branch* Tree::branch_at(std::uint64_t reference) const {
   const auto offset = reference - kBranchTag;
-  if (offset % 8 != 0 || offset == 0 || offset > pool_->size() - sizeof(Branch)) {
+  if (offset % 8 != 0 || offset == 0 || offset > size_ - sizeof(Branch)) {
     damaged("a reference inside the tree leads outside");
   }
   auto* branch = reinterpret_cast<Branch*>(base() + offset);
@@ -121,12 +120,31 @@ std::uint64_t Tree::nearest(std::string_view key) const {
   return reference;
 }
 
-const Leaf* Tree::find(std::string_view key) const {
-  if (root_->tree == 0) {
+void Tree::find_all(std::vector<Search>& searches) const {
+  for (auto& search : searches) search.reference = root_->tree;
+  bool moved = true;
+  for (int depth = 0; moved; ++depth) {
+    if (depth > kMaxDepth) damaged("the tree has a cycle");
+    moved = false;
+    for (auto& [key, reference, leaf] : searches) {
+      if (!(reference & kBranchTag)) continue;
+      const auto* branch = branch_at(reference);
+      reference = branch->child[direction(key, branch->byte, branch->bit)];
+      // Only a hint to the processor: what is read there is checked before.
+      __builtin_prefetch(base() + (reference & ~kBranchTag));
+      moved = true;
+    }
+  }
+  for (auto& search : searches) search.leaf = find_from(search.reference, search.key);
+}
+
+// `reference` is that of nearest(key).
+const Leaf* Tree::find_from(std::uint64_t reference, std::string_view key) const {
+  if (reference == 0) {
     verify_absence(key);
     return nullptr;
   }
-  const auto* leaf = leaf_at(nearest(key));
+  const auto* leaf = leaf_at(reference);
   verify(*leaf);
   if (leaf->key() == key) return leaf;
   verify_absence(key);

@@ -51,10 +51,24 @@ class Tree {
  public:
   // `watchers` are told of every change.
   Tree(Pool& pool, ContainerRoot& root, const Watchers* watchers = nullptr)
-      : pool_(&pool), root_(&root), watchers_(watchers) {}
+      : pool_(&pool),
+        base_(reinterpret_cast<char*>(pool.handle())),
+        size_(pool.size()),
+        root_(&root),
+        watchers_(watchers) {}
 
   // The item of `key`, its checksum verified; nullptr when there is none. Valid until a change.
-  const Leaf* find(std::string_view key) const;
+  const Leaf* find(std::string_view key) const { return find_from(nearest(key), key); }
+
+  // A key on its way to its item, or to nullptr.
+  struct Search {
+    std::string_view key;
+    std::uint64_t reference = 0;
+    const Leaf* leaf = nullptr;
+  };
+  // find() for all of them. They go down side by side: each step of each is a cache miss as a
+  // rule, and these then wait for memory together.
+  void find_all(std::vector<Search>& searches) const;
 
   // Inserts or replaces. `found` is what find(key) returned just before.
   void put(Transaction& tx, const Leaf* found, std::string_view key, std::string_view value);
@@ -99,12 +113,13 @@ class Tree {
   void verify(const Leaf& leaf) const;
   void verify_absence(std::string_view key) const;
   std::uint64_t nearest(std::string_view key) const;
+  const Leaf* find_from(std::uint64_t reference, std::string_view key) const;
   std::uint64_t new_leaf(Transaction& tx, std::string_view key, std::string_view value);
   void overwrite(Transaction& tx, Leaf* leaf, std::string_view value);
   std::pair<Place, Place> places_of(const Leaf* leaf) const;
   void redirect(Transaction& tx, const Place& place, std::uint64_t reference);
   void count_items(Transaction& tx, std::uint64_t count);
-  char* base() const { return reinterpret_cast<char*>(pool_->handle()); }
+  char* base() const { return base_; }
   std::uint64_t offset_of(const void* data) const {
     return static_cast<std::uint64_t>(static_cast<const char*>(data) - base());
   }
@@ -113,6 +128,8 @@ class Tree {
   static std::optional<Difference> compare(std::string_view a, std::string_view b);
 
   Pool* pool_;
+  char* base_;  // of the pool: it stays where it is while it is open
+  std::uint64_t size_;
   ContainerRoot* root_;
   const Watchers* watchers_;
 };
