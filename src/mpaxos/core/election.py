@@ -66,6 +66,8 @@ class Election:
         self._highest_round = acceptor.promised.round
         self._heard_at: Instant | None = None
         self._deadline: Instant | None = None
+        self._patience: Instant = 0
+        """How long the present leader may be silent; drawn once for each."""
         self._repeat_at: Instant = 0
         self._granted: set[ReplicaId] = set()
         self._start: Slot = 0
@@ -78,11 +80,13 @@ class Election:
     def follow(self, now: Instant, ballot: Ballot) -> bool:
         """A message of the leader of `ballot` came; True when that leader is new to us."""
         new = self.leader != ballot.leader or self.ballot != ballot
-        self.leader = ballot.leader
-        self.ballot = ballot
-        self.phase = Phase.FOLLOWER
+        if new:
+            self.leader = ballot.leader
+            self.ballot = ballot
+            self.phase = Phase.FOLLOWER
+            self._patience = self._timeout()
         self._heard_at = now
-        self._deadline = now + self._timeout()
+        self._deadline = now + self._patience
         return new
 
     def abandon(self, now: Instant) -> None:

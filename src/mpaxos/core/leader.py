@@ -99,7 +99,8 @@ class Leadership:
             if self._backlog:
                 self._backlog.popleft()
             else:
-                invariant(slot > self._learner.decided_upto, f"slot {slot} proposed when decided")
+                if slot <= self._learner.decided_upto:
+                    invariant(False, f"slot {slot} proposed when decided")
                 self._queue.popleft()
             self._last_time = value.time
             self._next_slot += 1

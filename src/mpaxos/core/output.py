@@ -146,5 +146,5 @@ class Output(msgspec.Struct):
     quorum: bool = True
     """False: no majority has been reachable for a while; clients are told so."""
     votes: bool = True
-    """False: no vote is waited for. Those that come may wait a moment for another event, so that
-    the vote of a follower that was not needed any more does not cost a turn of its own."""
+    """False: no vote is waited for, nor an answer to a heartbeat. Those that come may wait a moment
+    for another event, so that the one that was not needed any more costs no turn of its own."""

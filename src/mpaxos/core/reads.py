@@ -39,6 +39,11 @@ class ReadConfirmation:
         """True when reads wait and no round is under way: send a heartbeat now."""
         return bool(self._waiting) and not self._confirming
 
+    @property
+    def under_way(self) -> bool:
+        """True when a round has begun and is not confirmed yet."""
+        return bool(self._confirming)
+
     def started(self, number: int) -> None:
         """Heartbeat `number` was sent: if no round is under way it confirms all that wait."""
         if not self._confirming and self._waiting:

@@ -6,7 +6,7 @@ import logging
 from typing import Any, cast
 
 from mpaxos import _native
-from mpaxos.core.messages import Accepted, AnyMessage, Envelope, Message
+from mpaxos.core.messages import Accepted, AnyMessage, Envelope, HeartbeatReply, Message
 from mpaxos.core.output import Event, LocalBatch, LocalReads, Output, PeerDown, PeerUp, Received
 from mpaxos.errors import WireError, invariant
 from mpaxos.net import codec
@@ -25,6 +25,9 @@ def _fields_by_kind(*wanted: str) -> dict[type[Message], tuple[str, ...]]:
         for kind in Message.__subclasses__()
     }
 
+
+VOTES = (Accepted, HeartbeatReply)
+"""Answers that more than are needed come of: the rest is not worth a turn (Output.votes)."""
 
 _BALLOTS = _fields_by_kind("ballot", "promised")
 _LIVES = _fields_by_kind("lives", "life")
@@ -101,7 +104,7 @@ class NativePlane:
             if key not in encoded:
                 encoded[key] = codec.encode(envelope.message)
             control, values = encoded[key]
-            vote = type(envelope.message) is Accepted
+            vote = isinstance(envelope.message, VOTES)
             self._plane.send(envelope.to, control, cast(_NativeValues, values), vote)
 
     def deliver(self, replies: _native.ReplySet) -> None:
