@@ -1,4 +1,4 @@
-"""Every durability and machine on real processes: what it promises, and what it refuses."""
+"""What concerns one durability or machine alone; every combination: test_matrix."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from typing import Any
 
 import pytest
 
-from mpaxos.errors import ClientError
 from mpaxos.local import LocalCluster
 from mpaxos.services.kv import KeyValueClient
 from tests.cluster.conftest import MakeCluster
-from tests.cluster.workload import Workload
 
 SMALL = {
     "pool.log_size": "24 MiB",
@@ -21,16 +19,6 @@ SMALL = {
     "snapshots.minimum": "256 KiB",
 }
 """Snapshots often, and segments of 2 MiB on disk."""
-
-COMBINATIONS = [
-    ("pmem", "persistent"),
-    ("pmem", "volatile"),
-    ("disk", "volatile"),
-    ("view", "volatile"),
-    ("epoch", "volatile"),
-]
-KEEPING = COMBINATIONS[:3]
-FORGETTING = COMBINATIONS[3:]
 
 
 def make(
@@ -44,100 +32,6 @@ def snapshots(cluster: LocalCluster, number: int) -> list[int]:
     """Slots of a replica's snapshots."""
     found = cluster.config.directory(number).glob("snapshot-*")
     return sorted(int(path.name.partition("-")[2]) for path in found)
-
-
-@pytest.mark.parametrize(("durability", "machine"), COMBINATIONS)
-def test_one_after_the_other_is_killed(
-    make_cluster: MakeCluster, durability: str, machine: str
-) -> None:
-    cluster = make(make_cluster, durability, machine)
-    load = Workload(cluster.addresses)
-    load.wait_for(1000)
-    for victim in (cluster.leader(), 0, 1, 2):
-        cluster.kill(victim)
-        load.wait_for(300)  # the other two go on
-        cluster.start([victim])
-        cluster.wait_in_step(victim)
-        cluster.wait(lambda: recovered(cluster), "all having recovered")
-    load.stop()
-    load.verify(cluster)
-    status = cluster.status(0)
-    assert status is not None
-    assert (status["durability"], status["machine"]) == (durability, machine)
-    if machine == "volatile":
-        assert snapshots(cluster, 0), "no snapshot was taken: nothing was tested"
-    # Each start but the first began a life, where something was forgotten.
-    assert (status["life"] > 1) == (durability in ("view", "epoch"))
-
-
-def recovered(cluster: LocalCluster) -> bool | None:
-    """All take part: before that, the next one must not be killed where a majority must stay."""
-    statuses = [cluster.status(number) for number in cluster.numbers]
-    return True if all(s and s["role"] != "recovering" and s["in_step"] for s in statuses) else None
-
-
-@pytest.mark.parametrize(("durability", "machine"), KEEPING)
-def test_all_are_killed_at_once(make_cluster: MakeCluster, durability: str, machine: str) -> None:
-    cluster = make(make_cluster, durability, machine)
-    load = Workload(cluster.addresses)
-    for _ in range(2):
-        load.wait_for(800)
-        cluster.kill(*cluster.numbers)
-        cluster.start()
-        cluster.wait_in_step()
-    load.wait_for(100)
-    load.stop()
-    load.verify(cluster)
-
-
-@pytest.mark.parametrize(("durability", "machine"), FORGETTING)
-def test_all_at_once_is_more_than_these_survive(
-    make_cluster: MakeCluster, durability: str, machine: str
-) -> None:
-    cluster = make(make_cluster, durability, machine)
-    with KeyValueClient(cluster.addresses) as kv:
-        kv.put(b"key", b"value")
-    cluster.kill(*cluster.numbers)
-    cluster.start()
-
-    def all_recovering() -> bool | None:
-        statuses = [cluster.status(number) for number in cluster.numbers]
-        return True if all(s and s["role"] == "recovering" for s in statuses) else None
-
-    # They take no part, and say what they wait for; none makes up a state.
-    cluster.wait(all_recovering, "all of them recovering")
-    with pytest.raises(ClientError), KeyValueClient(cluster.addresses, deadline(1.0)) as kv:
-        kv.get(b"key")
-    assert all_recovering()
-
-
-def deadline(seconds: float) -> Any:
-    from mpaxos.client.options import Options
-
-    return Options(deadline=seconds)
-
-
-def test_without_durability_a_crashed_replica_is_refused(make_cluster: MakeCluster) -> None:
-    cluster = make(make_cluster, "none")
-    load = Workload(cluster.addresses)
-    load.wait_for(300)
-    victim = cluster.leader()
-    cluster.kill(victim)
-    load.wait_for(300)  # the others go on, for good
-    done = subprocess.run(
-        cluster.command(victim),
-        env=cluster.environment(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 3, done.stderr
-    assert "Traceback" not in done.stderr
-    assert "started before" in done.stderr and "replaced" in done.stderr
-    load.wait_for(100)
-    load.stop()
-    assert load.reconnects > 0
 
 
 @pytest.mark.parametrize("durability", ["pmem", "disk"])
