@@ -186,7 +186,7 @@ class LateWorld(World):
         self.set_back = 0
         """How often a replica began with the state of a snapshot."""
         inner = options.pop("make_replica", Replica)
-        super().__init__(seed, replicas, durability="disk", **options)
+        super().__init__(seed, replicas, **({"durability": "disk"} | options))
         self.checker = LateChecker(replicas)
         self.nodes = [LateNode(self, id) for id in range(replicas)]
         self.checker.memory.nodes = self.nodes
