@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import secrets
+import os
 
 from mpaxos.config.durability import default_machine
 
@@ -60,7 +60,7 @@ log_size = "128 MiB"
 
 def new_cluster_id() -> str:
     """32 random hexadecimal digits."""
-    return secrets.token_hex(16)
+    return os.urandom(16).hex()
 
 
 def example(

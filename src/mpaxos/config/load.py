@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -41,6 +40,8 @@ _TOP_KEYS = ("name", "id", "service", "durability", "machine")
 def _nearest(key: str, known: Iterable[str], *, brief: bool = False) -> str:
     """A hint for a misspelt key; `brief` does not list all known ones."""
     known = sorted(known)
+    import difflib  # a replica's start should not wait for it
+
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.0 if brief else 0.5)
     if close:
         return f"did you mean {close[0]!r}?"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import secrets
 import signal
 import sys
 import time
@@ -68,7 +67,7 @@ class Process:
         taken: Pool | None = None,
     ) -> None:
         """`started`: see Status. `taken`: the scratch pool to go on with."""
-        incarnation = secrets.randbits(63)
+        incarnation = int.from_bytes(os.urandom(8)) >> 1
         service = load_service(config.service)
         fresh = taken is None
         memory = open_memory(directory, config) if taken is None else taken_over(directory, taken)
