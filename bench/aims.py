@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from bench.systems import COMMANDS, GETS, LIMIT, PUTS, SPREAD
+from bench.systems import COMMANDS, DISK, ETCD_DISK, GETS, LIMIT, PUTS, SPREAD
 from bench.table import Cell, Comparison, of_limit, ratio
 
 
@@ -72,6 +72,7 @@ def aims_of(comparison: Comparison) -> list[Aim]:
         _at_most("p50 of one connection", 150, mine, " us"),
         _at_least("pipelined puts", 500, deep and deep / 1000, " k/s"),
         _at_least("Python @command, of native puts", 0.5, commands and puts and commands / puts),
+        _at_least("durability disk, of etcd on that disk", 3, n.ratio(DISK, ETCD_DISK, "c100")),
         _at_least("gets, of puts", 1.5, n.ratio(GETS, PUTS, "c100")),
         _at_most(
             "processor time per put of all servers, 500 connections",

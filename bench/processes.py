@@ -79,10 +79,12 @@ class Processes:
 
 
 @contextlib.contextmanager
-def processes(name: str) -> Iterator[Processes]:
-    """Processes whose files are in memory where there is a tmpfs, and gone in the end."""
+def processes(name: str, parent: Path | None = None) -> Iterator[Processes]:
+    """Processes whose files are below `parent`, by default in memory where there is a tmpfs, and
+    gone in the end."""
     shared = Path("/dev/shm")
-    parent = shared if os.access(shared, os.W_OK) else None
+    if parent is None and os.access(shared, os.W_OK):
+        parent = shared
     directory = Path(tempfile.mkdtemp(prefix=f"mpaxos-peer-{name}-", dir=parent))
     running = Processes(directory)
     try:

@@ -18,6 +18,7 @@ from mpaxos.bench import cluster as clusters
 from mpaxos.bench.load import Workload
 from mpaxos.bench.measure import Measurement, Server, Show, Target, measure
 from mpaxos.bench.services import PYTHON
+from mpaxos.config.files import is_memory
 from mpaxos.local import KV, free_ports
 
 LIMIT = "limit: forward, await one"
@@ -27,8 +28,12 @@ SPREAD = "mpaxos: puts, clients spread"
 GETS = "mpaxos: gets (read-index)"
 JPAXOS = "mpaxos: puts, JPaxos protocol"
 COMMANDS = "mpaxos: Python @command"
+DISK = "mpaxos: puts, durability disk"
+ETCD_DISK = "etcd, three, on the same disk"
 
 BINARIES = Path("build/bench-limit")
+ON_DISK = Path("build")
+"""Where data goes that is to be on a disk."""
 SOURCES = Path(__file__).parent / "limit"
 
 Run = Callable[[Workload], Measurement]
@@ -147,7 +152,32 @@ def _python(workload: Workload, show: Show) -> Iterator[list[Row]]:
         yield [_run(target, show, COMMANDS, machine="command")]
 
 
+@contextlib.contextmanager
+def _disk(workload: Workload, show: Show) -> Iterator[list[Row]]:
+    ON_DISK.mkdir(exist_ok=True)
+    settings = {"durability": "disk", "machine": "volatile"}
+    with clusters.started(workload, service=KV, parent=ON_DISK, settings=settings) as cluster:
+        yield [_run(clusters.find_in(cluster, workload), show, DISK)]
+
+
 # ------------------------------------------------------------------ peers
+
+
+def _disk_problem() -> str | None:
+    if is_memory(ON_DISK.absolute().parent):
+        return f"{ON_DISK.absolute()} is in memory"
+    return None
+
+
+def _etcd_disk_problem() -> str | None:
+    return _disk_problem() or etcd.why_not()
+
+
+@contextlib.contextmanager
+def _etcd_disk(workload: Workload, show: Show) -> Iterator[list[Row]]:
+    ON_DISK.mkdir(exist_ok=True)
+    with etcd.started(workload, ON_DISK.absolute(), ETCD_DISK) as target:
+        yield [_run(target, show, ETCD_DISK, protocol=etcd.PROTOCOL)]
 
 
 def _peer(peer: ModuleType) -> Group:
@@ -182,6 +212,8 @@ GROUPS = {
     "forward": Group((LIMIT,), _compiler, _forward),
     "mpaxos": Group((PUTS, SPREAD, GETS, JPAXOS), _always, _native),
     "python": Group((COMMANDS,), _always, _python),
+    "disk": Group((DISK,), _disk_problem, _disk),
+    "etcd-disk": Group((ETCD_DISK,), _etcd_disk_problem, _etcd_disk),
     "redis": _peer(redis),
     "etcd": _peer(etcd),
     "zookeeper": _peer(zookeeper),

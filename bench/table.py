@@ -42,7 +42,7 @@ PROFILED = ("c100", "c500", "deep")
 """Columns for which it is said where the leader's time goes."""
 
 FORWARD = "forward"
-PAIRED = ("mpaxos", "python")
+PAIRED = ("mpaxos", "python", "disk")
 """Groups before each of whose columns the limit is measured: these ratios are what matters."""
 
 LARGEST = Workload(connections=500, size=1024)

@@ -1,4 +1,4 @@
-"""etcd, three members, data on tmpfs; puts over gRPC at the leader."""
+"""etcd, three members, data on tmpfs or on a disk; puts over gRPC at the leader."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import shutil
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from bench.processes import processes
@@ -41,12 +42,12 @@ def _leads(port: int) -> bool:
 
 
 @contextlib.contextmanager
-def started(workload: Workload) -> Iterator[Target]:
-    """The members, with a leader."""
+def started(workload: Workload, parent: Path | None = None, name: str = NAME) -> Iterator[Target]:
+    """The members, with a leader; their data below `parent`, by default on tmpfs."""
     ports = free_ports(2 * MEMBERS)
     clients, peers = ports[:MEMBERS], ports[MEMBERS:]
     cluster = ",".join(f"m{i}=http://127.0.0.1:{peer}" for i, peer in enumerate(peers))
-    with processes("etcd") as running:
+    with processes("etcd", parent) as running:
         pids = []
         for i, (client, peer) in enumerate(zip(clients, peers, strict=True)):
             listen, own = f"http://127.0.0.1:{client}", f"http://127.0.0.1:{peer}"
@@ -64,5 +65,5 @@ def started(workload: Workload) -> Iterator[Target]:
                 Server(f"member {i}", "leader" if i == leader else "follower", pid)
                 for i, pid in enumerate(pids)
             ],
-            text=NAME,
+            text=name,
         )
