@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import mpaxos
@@ -23,9 +24,11 @@ TELL = (
 def told(folder: Path, **environment: str) -> tuple[str, str, Path]:
     """What runs, the kind of a method, and the file of a module, in a process of its own."""
     clean = {key: value for key, value in os.environ.items() if key != compiled.PURE}
+    # Without site: an editable installation would lead back to this checkout.
+    path = os.pathsep.join([str(folder), str(Path(msgspec.__file__).parents[1])])
     printed = subprocess.run(
-        [sys.executable, "-c", TELL],
-        env=clean | {"PYTHONPATH": str(folder)} | environment,
+        [sys.executable, "-S", "-c", TELL],
+        env=clean | {"PYTHONPATH": path} | environment,
         capture_output=True,
         text=True,
         check=True,
