@@ -21,7 +21,7 @@ from mpaxos.sim.world import Plan, World
 from tests.sim.late import LateWorld
 from tests.sim.test_transfer import short_logs
 
-SEEDS = 10
+SEEDS = 5
 
 COMBINATIONS = [
     ("pmem", "persistent"),
