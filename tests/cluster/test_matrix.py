@@ -128,6 +128,7 @@ def a_replica_lags(cell: Cell, load: Workload) -> None:
 def a_replica_is_wiped(cell: Cell, load: Workload) -> None:
     victim = (cell.leader() + 1) % len(cell.numbers)
     other = next(n for n in cell.numbers if n not in (victim, cell.leader()))
+    life = status_of(cell, victim)["life"]
     # As long as its data is there, it cannot be replaced by mistake.
     cell.kill(victim)
     refused = cell.run("init", "--replica", str(victim), "--replace")
@@ -138,6 +139,7 @@ def a_replica_is_wiped(cell: Cell, load: Workload) -> None:
     cell.start([victim])
     cell.wait_all_take_part()
     assert cell.switches(victim) > switches, "it came back without a state transfer"
+    assert status_of(cell, victim)["life"] > life, "it took itself for the one that was lost"
     # It votes again: with it, others may be away.
     cell.cut_off(other)
     load.wait_for(100)
