@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mpaxos.client.options import Options
-from mpaxos.errors import ClientError
+from mpaxos.errors import NoQuorum
 from mpaxos.local import LocalCluster
 from mpaxos.proxy import Link, Proxy
 from mpaxos.services.kv import KeyValueClient
@@ -39,6 +39,14 @@ DISK = {"pool.log_size": "8 MiB"}
 
 LITTLE = Options(deadline=0.7)
 """Patience of a client that is to get no answer."""
+
+
+def mpaxos(words: list[str], environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """An `mpaxos` command, run to its end."""
+    line = [sys.executable, "-m", "mpaxos.cli.main", *words]
+    return subprocess.run(
+        line, env=environ, capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 class Cell(LocalCluster):
@@ -69,22 +77,17 @@ class Cell(LocalCluster):
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         """An `mpaxos` command on the cluster's file."""
-        line = [sys.executable, "-m", "mpaxos.cli.main", *words, "-c", str(self.path)]
+        line = [*words, "-c", str(self.path)]
         for key, value in self.overrides.items():
             line += ["--set", f"{key}={value}"]
-        return self._done(line)
+        return mpaxos(line, self.environment())
 
     def refusal(self, number: int) -> str:
         """Start a replica that must be refused; what it says."""
-        done = self._done(self.command(number))
+        done = mpaxos(self.command(number)[3:], self.environment())
         assert done.returncode == REFUSED, f"status {done.returncode}: {done.stderr}"
         assert "Traceback" not in done.stderr
         return done.stderr
-
-    def _done(self, line: list[str]) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            line, env=self.environment(), capture_output=True, text=True, timeout=60, check=False
-        )
 
     # -------------------------------------------------------------- what happens to it
 
@@ -100,14 +103,15 @@ class Cell(LocalCluster):
     def replace(self, victim: int) -> None:
         """A replica lost all it had, and an operator lets an empty one begin under its id."""
         shutil.rmtree(self.config.directory(victim))
-        if self.durability != "none":
-            assert "mpaxos init" in self.refusal(victim)
+        said = self.refusal(victim)
+        assert "is not initialised" in said and "mpaxos init --replace" in said
         done = self.run("init", "--replica", str(victim), "--replace")
         assert done.returncode == 0, done.stderr
 
-    def cut_off(self, victim: int) -> None:
+    def cut_off(self, *victims: int) -> None:
+        """These hear each other, and nobody else."""
         for ends, link in self.links.items():
-            if victim in ends:
+            if len(set(victims).intersection(ends)) == 1:
                 link.cut()
 
     def heal(self) -> None:
@@ -129,21 +133,24 @@ class Cell(LocalCluster):
         self.wait(voting, "all taking part")
 
     def acknowledges_nothing(self, number: int) -> None:
-        """A client that reaches this replica only gets no answer."""
-        with pytest.raises(ClientError), KeyValueClient(self.client_address(number), LITTLE) as kv:
+        """A client that reaches this replica only is told that there is no majority."""
+        with (
+            pytest.raises(NoQuorum, match="majority"),
+            KeyValueClient(self.client_address(number), LITTLE) as kv,
+        ):
             kv.put(b"put to one that is alone", b"")
 
-    def new_leader(self, old: int) -> int:
+    def new_leader(self, *old: int) -> int:
         """Wait until another one than `old` leads."""
 
         def leading() -> int | None:
             for number in self.numbers:
-                status = self.status(number) if number != old else None
+                status = self.status(number) if number not in old else None
                 if status is not None and status["role"] == "leader":
                     return number
             return None
 
-        return self.wait(leading, f"another leader than replica {old}")
+        return self.wait(leading, f"another leader than of {old}")
 
     def leave_behind(self, victim: int, load: Workload) -> None:
         """Write until the logs of the others begin after what `victim`, which is away, has."""
@@ -162,6 +169,11 @@ class Cell(LocalCluster):
             return True if all(gone) else None
 
         self.wait(truncated, "logs to be truncated beyond the replica that is away")
+
+    def all_have_snapshots(self) -> bool | None:
+        """True when each replica has a snapshot on its device, None as long as one has none."""
+        held = [any(self.config.directory(n).glob("snapshot-[0-9]*")) for n in self.numbers]
+        return True if all(held) else None
 
     def switches(self, number: int) -> int:
         """How often a replica has switched to a state that it received."""

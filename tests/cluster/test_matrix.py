@@ -7,6 +7,7 @@ is in its own function. At the end all that was acknowledged is looked for on ev
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from mpaxos.errors import ClientError, ConfigError
 from mpaxos.local import LocalCluster
 from mpaxos.proxy import Proxy
 from mpaxos.services.kv import KeyValueClient
-from tests.cluster.matrix import KEEPING, LITTLE, Cell, status_of
+from tests.cluster.matrix import KEEPING, LITTLE, Cell, mpaxos, status_of
 from tests.cluster.workload import Workload
 
 COMBINATIONS = [
@@ -64,9 +65,6 @@ def live_through(cell: Cell, machine: str) -> None:
     the_leader_is_cut_off(cell, load)
     a_replica_lags(cell, load)
     a_replica_is_wiped(cell, load)
-    if machine == "volatile" and cell.durability != "none":
-        files = [*cell.config.directory(0).glob("snapshot-*")]
-        assert files, "no snapshot was taken: restoring was not tested"
     if cell.durability in KEEPING:
         all_are_killed_and_nothing_is_lost(cell, load)
         load.stop()
@@ -81,6 +79,9 @@ def under_load(cell: Cell, load: Workload, machine: str) -> None:
     load.wait_for(500)
     status = status_of(cell, 0)
     assert (status["durability"], status["machine"]) == (cell.durability, machine)
+    if machine == "volatile" and cell.durability != "none":
+        # Before anything happens, so that what comes back has something to be restored from.
+        cell.wait(cell.all_have_snapshots, "a snapshot of each")
 
 
 def a_follower_is_killed(cell: Cell, load: Workload) -> None:
@@ -102,10 +103,13 @@ def the_leader_is_killed(cell: Cell, load: Workload) -> None:
 
 
 def the_leader_is_cut_off(cell: Cell, load: Workload) -> None:
-    victim = cell.leader()
-    cell.cut_off(victim)
-    cell.new_leader(victim)
-    cell.acknowledges_nothing(victim)
+    """With five replicas it is not alone, but its side is still a minority."""
+    leader, count = cell.leader(), len(cell.numbers)
+    minority = [(leader + further) % count for further in range((count - 1) // 2)]
+    cell.cut_off(*minority)
+    cell.new_leader(*minority)
+    for number in minority:
+        cell.acknowledges_nothing(number)
     load.wait_for(200)  # clients go elsewhere
     cell.heal()
     cell.wait_all_take_part()
@@ -124,14 +128,18 @@ def a_replica_lags(cell: Cell, load: Workload) -> None:
 def a_replica_is_wiped(cell: Cell, load: Workload) -> None:
     victim = (cell.leader() + 1) % len(cell.numbers)
     other = next(n for n in cell.numbers if n not in (victim, cell.leader()))
+    life = status_of(cell, victim)["life"]
     # As long as its data is there, it cannot be replaced by mistake.
     cell.kill(victim)
     refused = cell.run("init", "--replica", str(victim), "--replace")
     assert refused.returncode == 3 and "was initialised before" in refused.stderr
     cell.leave_behind(victim, load)
+    switches = cell.switches(victim)
     cell.replace(victim)
     cell.start([victim])
     cell.wait_all_take_part()
+    assert cell.switches(victim) > switches, "it came back without a state transfer"
+    assert status_of(cell, victim)["life"] > life, "it took itself for the one that was lost"
     # It votes again: with it, others may be away.
     cell.cut_off(other)
     load.wait_for(100)
@@ -151,7 +159,8 @@ def all_are_killed_and_none_pretends(cell: Cell) -> None:
     cell.kill(*cell.numbers)
     if cell.durability == "none":
         for number in cell.numbers:
-            assert "started before" in cell.refusal(number)
+            said = cell.refusal(number)
+            assert "started before" in said and "begin a new cluster" in said
         return
     cell.start()
 
@@ -163,6 +172,14 @@ def all_are_killed_and_none_pretends(cell: Cell) -> None:
     with pytest.raises(ClientError), KeyValueClient(cell.client_address(0), LITTLE) as kv:
         kv.get(b"shared")
     assert all_recovering()
+    # Whoever looks is told what it would take.
+    for number in cell.numbers:
+        told = status_of(cell, number)["waits_for"]
+        assert "others must be up and must not be recovering themselves" in told
+    cell.wait(
+        lambda: True if "takes no part yet: waits for answers" in cell.log(0, 1 << 22) else None,
+        "what is waited for in the log",
+    )
 
 
 @pytest.mark.parametrize(
@@ -171,5 +188,16 @@ def all_are_killed_and_none_pretends(cell: Cell) -> None:
 def test_a_combination_that_makes_no_sense_is_refused(
     tmp_path: Path, durability: str, machine: str
 ) -> None:
+    axes = {"durability": durability, "machine": machine}
     with pytest.raises(ConfigError, match=r"or machine = .volatile."):
-        LocalCluster(tmp_path, settings={"durability": durability, "machine": machine})
+        LocalCluster(tmp_path, settings=axes)
+    # By the commands as well, and nothing is made.
+    for command in (["init"], ["serve"]):
+        words = [*command, "-c", str(tmp_path / "cluster.toml"), "--replica", "0"]
+        for key, value in axes.items():
+            words += ["--set", f"{key}={value}"]
+        done = mpaxos(words, dict(os.environ))
+        assert (
+            done.returncode == 2 and f"does not go with durability = {durability!r}" in done.stderr
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["cluster.toml"]

@@ -128,6 +128,7 @@ def answer(role: str, **other: Any) -> dict[str, Any]:
         "replica": 0,
         "cluster": "demo",
         "role": role,
+        "waits_for": None,
         "leader": 0,
         "ballot": "1.0",
         "decided": 12,
@@ -181,6 +182,13 @@ def test_status_of_a_cluster() -> None:
         "10",
     ):
         assert text in shown
+
+
+def test_status_of_a_replica_that_recovers() -> None:
+    console = Console(width=200, record=True, file=io.StringIO())
+    waits_for = "answers of 2 more replicas: 2 of the 2 others must be up"
+    console.print(table({0: answer("recovering", waits_for=waits_for)}))
+    assert f"waits for {waits_for}" in console.export_text()
 
 
 def test_kinds_of_memory() -> None:

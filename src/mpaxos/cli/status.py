@@ -115,6 +115,8 @@ def _notes(answer: dict[str, Any]) -> list[str]:
         notes.append(f"runs {text}")
     if answer["role"] == "recovering":
         notes.append("is recovering: it asks the others what it has forgotten")
+        if answer.get("waits_for") is not None:  # replicas of earlier versions do not tell
+            notes.append(f"waits for {answer['waits_for']}")
     elif not answer["in_step"]:
         notes.append("is catching up")
     snapshot = answer["snapshot"]

@@ -127,7 +127,7 @@ class Process:
             None if memory.later is None else DurableWatch(memory.later.fileno(), self._plane.wake)
         )
         self._status.loop = self._loop
-        self._last_view: tuple[int | None, bool] = (-1, False)
+        self._last_view: tuple[int | None, bool, bool] = (-1, False, False)
         self._turns = 0
         self._switched = False
 
@@ -201,8 +201,9 @@ class Process:
         replica = self._replica
         self._turns += 1
         if replica.leader == self._last_view[0] and self._turns % 64:
-            return  # to be too far behind is no news of a single turn
-        view = (replica.leader, replica.too_far_behind)
+            return  # to be too far behind, or to recover, is no news of a single turn
+        recovering = replica.waits_for
+        view = (replica.leader, replica.too_far_behind, recovering is not None)
         if view == self._last_view:
             return
         self._last_view = view
@@ -212,6 +213,8 @@ class Process:
                 "this replica still votes, and answers its clients once it has received the state",
                 replica.decided_upto + 1,
             )
+        elif recovering is not None:
+            log.warning("recovering, takes no part yet: waits for %s", recovering)
         elif replica.is_leader:
             log.info("leading, ballot %s", replica.ballot)
         elif replica.leader is not None:

@@ -106,6 +106,7 @@ class Status:
             "version": __version__,
             **self._setting,
             "role": replica.role,
+            "waits_for": replica.waits_for,
             "leader": replica.leader,
             "ballot": str(replica.ballot),
             "decided": replica.decided_upto,

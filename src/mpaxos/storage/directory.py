@@ -263,8 +263,9 @@ def _read_marker(directory: Path) -> Marker:
         data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise StorageMissing(
-            f"{directory} is not initialised (no {MARKER} in it): run `mpaxos init` for this "
-            "replica once, before its first start"
+            f"{directory} is not initialised (no {MARKER} in it). If this replica never ran, run "
+            "`mpaxos init` for it, once. If it did and its data is lost, it must not begin as a "
+            "first one, which would vote as if it had never voted: `mpaxos init --replace`"
         ) from None
     except OSError as error:
         raise StorageMissing(f"cannot read {path}: {error.strerror}") from error
