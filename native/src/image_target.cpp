@@ -80,7 +80,7 @@ bool ImageTarget::install(std::string_view chunk, const std::optional<Promise>& 
   numbers_.fill(nullptr);
   Transaction tx(pool_.handle());
   tx.add(state_, sizeof *state_);
-  while (reader.next(record)) apply(tx, record);
+  install_records(tx, reader, record);
   if (reader.final()) {
     verify(record.end, record.counts);
     finish(tx, record.end, promise);
@@ -99,6 +99,19 @@ bool ImageTarget::install(std::string_view chunk, const std::optional<Promise>& 
   return false;
 }
 
+// All of them, and the trees are whole again.
+void ImageTarget::install_records(Transaction& tx, ChunkReader& reader, Record& record) {
+  try {
+    while (reader.next(record)) apply(tx, record);
+    for (auto& appender : appenders_) {
+      if (appender) appender->finish();
+    }
+  } catch (...) {
+    for (auto& appender : appenders_) appender.reset();  // what they know is taken back
+    throw;
+  }
+}
+
 void ImageTarget::apply(Transaction& tx, const Record& record) {
   switch (record.kind) {
     case RecordKind::kHead: {
@@ -115,11 +128,7 @@ void ImageTarget::apply(Transaction& tx, const Record& record) {
     }
     case RecordKind::kContainer: name(tx, record.container, record.bytes); return;
     case RecordKind::kPut: put(tx, record.container, record.key, record.bytes); return;
-    case RecordKind::kErase: {
-      Tree tree(pool_, *numbers_[record.container]);
-      if (const auto* found = tree.find(record.key)) tree.erase(tx, found);
-      return;
-    }
+    case RecordKind::kErase: erase(tx, record.container, record.key); return;
     case RecordKind::kStage: stage(tx, record.offset, record.bytes); return;
     case RecordKind::kPutStaged:
       put(tx, record.container, record.key, take_staged(tx, record.offset));
@@ -161,10 +170,32 @@ void ImageTarget::name(Transaction& tx, std::uint8_t number, std::string_view na
   numbers_[number] = root;
 }
 
+TreeAppender& ImageTarget::appender_of(const ContainerRoot& root) {
+  const auto number = static_cast<std::size_t>(&root - root_->containers);
+  auto& appender = appenders_[number];
+  if (!appender) appender.emplace(pool_, root_->containers[number]);
+  return *appender;
+}
+
+// Items come in key order, but for those that changed behind the cursor of the sweep.
 void ImageTarget::put(Transaction& tx, std::uint8_t container, std::string_view key,
                       std::string_view value) {
-  Tree tree(pool_, *numbers_[container]);
+  auto& root = *numbers_[container];
+  auto& appender = appender_of(root);
+  if (appender.append(tx, key, value)) return;
+  appender.finish();
+  appender.forget();
+  Tree tree(pool_, root);
   tree.put(tx, tree.find(key), key, value);
+}
+
+void ImageTarget::erase(Transaction& tx, std::uint8_t container, std::string_view key) {
+  auto& root = *numbers_[container];
+  auto& appender = appender_of(root);
+  appender.finish();
+  appender.forget();
+  Tree tree(pool_, root);
+  if (const auto* found = tree.find(key)) tree.erase(tx, found);
 }
 
 void ImageTarget::stage(Transaction& tx, std::uint64_t offset, std::string_view part) {

@@ -15,6 +15,7 @@
 #include "image_format.hpp"
 #include "sessions.hpp"
 #include "tree.hpp"
+#include "tree_append.hpp"
 
 namespace mpaxos {
 
@@ -52,7 +53,10 @@ class ImageTarget {
  private:
   void expect(const ChunkReader& reader) const;
   void apply(Transaction& tx, const Record& record);
+  void install_records(Transaction& tx, ChunkReader& reader, Record& record);
   void put(Transaction& tx, std::uint8_t container, std::string_view key, std::string_view value);
+  void erase(Transaction& tx, std::uint8_t container, std::string_view key);
+  TreeAppender& appender_of(const ContainerRoot& root);
   void name(Transaction& tx, std::uint8_t number, std::string_view name);
   void stage(Transaction& tx, std::uint64_t offset, std::string_view part);
   std::string take_staged(Transaction& tx, std::uint64_t length);
@@ -70,6 +74,8 @@ class ImageTarget {
   EngineRoot* root_;
   Installation* state_ = nullptr;
   std::array<ContainerRoot*, kMaxContainers> numbers_{};  // in the present chunk
+  // Of the containers that got items so far.
+  std::array<std::optional<TreeAppender>, kMaxContainers> appenders_;
   bool larger_;
   bool complete_ = false;
 };

@@ -10,7 +10,6 @@
 namespace mpaxos {
 namespace {
 
-constexpr std::uint64_t kBranchTag = 1;  // references to branches are odd
 constexpr int kMaxDepth = 9 * (kMaxKey + 1) + 1;
 // tree, count and check; the name stays.
 constexpr std::size_t kRootChanges =
@@ -30,9 +29,7 @@ std::uint32_t crc_of(const Leaf& leaf) {
                   ". The replica does not go on with it; restore it from a good copy");
 }
 
-std::uint64_t check_of(const Branch& branch) {
-  return digest64({reinterpret_cast<const char*>(&branch), offsetof(Branch, check)});
-}
+std::uint64_t check_of(const Branch& branch) { return branch_check(branch); }
 
 // Whether `a` decides on an earlier part of a key than `b`, as a branch above another one does.
 bool above(const Branch& a, const Branch& b) {
@@ -54,6 +51,10 @@ std::uint64_t container_check(const ContainerRoot& root) {
   };
   static const auto unused = digest(ContainerRoot{});
   return digest(root) ^ unused;  // so that zeroed memory is a container without items
+}
+
+std::uint64_t branch_check(const Branch& branch) {
+  return digest64({reinterpret_cast<const char*>(&branch), offsetof(Branch, check)});
 }
 
 std::string_view Leaf::key() const {
@@ -146,6 +147,22 @@ void Tree::verify_absence(std::string_view key) const {
     before = branch;
     reference = branch->child[direction(key, branch->byte, branch->bit)];
   }
+}
+
+std::pair<std::vector<Branch*>, const Leaf*> Tree::right_edge() const {
+  if (root_->check != check_of(*root_)) damaged("a container does not match its checksum");
+  std::vector<Branch*> edge;
+  auto reference = root_->tree;
+  if (reference == 0) return {edge, nullptr};
+  for (; reference & kBranchTag; reference = edge.back()->child[1]) {
+    auto* branch = branch_at(reference);
+    if (branch->check != check_of(*branch)) damaged("a branch does not match its checksum");
+    if (!edge.empty() && !above(*edge.back(), *branch)) damaged("its branches are out of order");
+    edge.push_back(branch);
+  }
+  const auto* leaf = leaf_at(reference);
+  verify(*leaf);
+  return {edge, leaf};
 }
 
 std::uint64_t Tree::new_leaf(Transaction& tx, std::string_view key, std::string_view value) {
