@@ -57,6 +57,7 @@ class ImageTarget {
   void put(Transaction& tx, std::uint8_t container, std::string_view key, std::string_view value);
   void erase(Transaction& tx, std::uint8_t container, std::string_view key);
   TreeAppender& appender_of(const ContainerRoot& root);
+  void prepare_memory();
   void name(Transaction& tx, std::uint8_t number, std::string_view name);
   void stage(Transaction& tx, std::uint64_t offset, std::string_view part);
   std::string take_staged(Transaction& tx, std::uint64_t length);
@@ -76,6 +77,7 @@ class ImageTarget {
   std::array<ContainerRoot*, kMaxContainers> numbers_{};  // in the present chunk
   // Of the containers that got items so far.
   std::array<std::optional<TreeAppender>, kMaxContainers> appenders_;
+  std::uint64_t prepared_ = 0;  // the pool's memory is mapped up to this offset
   bool larger_;
   bool complete_ = false;
 };

@@ -23,6 +23,8 @@ std::uint32_t crc_of(const Leaf& leaf) {
                 crc);
 }
 
+std::size_t capacity_for(std::string_view value) { return (value.size() + 15) / 16 * 16; }
+
 [[noreturn]] void damaged(const char* what) {
   throw Error(ErrorKind::kStorageCorrupt,
               std::string("the state in the pool is damaged: ") + what +
@@ -165,17 +167,25 @@ std::pair<std::vector<Branch*>, const Leaf*> Tree::right_edge() const {
   return {edge, leaf};
 }
 
+std::size_t Tree::leaf_size(std::string_view key, std::string_view value) {
+  return sizeof(Leaf) + key.size() + capacity_for(value);
+}
+
+Leaf Tree::leaf_of(std::string_view key, std::string_view value) {
+  Leaf leaf{static_cast<std::uint32_t>(key.size()), static_cast<std::uint32_t>(value.size()),
+            static_cast<std::uint32_t>(capacity_for(value)), 0};
+  const std::uint32_t lengths[3] = {leaf.key_length, leaf.value_length, leaf.value_capacity};
+  const auto crc = crc32c({reinterpret_cast<const char*>(lengths), sizeof lengths});
+  leaf.crc = crc32c(value, crc32c(key, crc));
+  return leaf;
+}
+
 std::uint64_t Tree::new_leaf(Transaction& tx, std::string_view key, std::string_view value) {
-  const auto capacity = (value.size() + 15) / 16 * 16;
-  const auto oid = tx.allocate(sizeof(Leaf) + key.size() + capacity);
-  auto* leaf = static_cast<Leaf*>(pmemobj_direct(oid));
-  leaf->key_length = static_cast<std::uint32_t>(key.size());
-  leaf->value_length = static_cast<std::uint32_t>(value.size());
-  leaf->value_capacity = static_cast<std::uint32_t>(capacity);
+  auto* leaf = static_cast<Leaf*>(pmemobj_direct(tx.allocate(leaf_size(key, value))));
+  *leaf = leaf_of(key, value);
   auto* bytes = reinterpret_cast<char*>(leaf + 1);
   std::memcpy(bytes, key.data(), key.size());
   std::memcpy(bytes + key.size(), value.data(), value.size());
-  leaf->crc = crc_of(*leaf);
   return offset_of(leaf);
 }
 

@@ -106,6 +106,9 @@ class Tree {
   // is none), all of them checked.
   std::pair<std::vector<Branch*>, const Leaf*> right_edge() const;
   std::uint64_t new_leaf(Transaction& tx, std::string_view key, std::string_view value);
+  static std::size_t leaf_size(std::string_view key, std::string_view value);
+  // The header of an item; key and value follow it.
+  static Leaf leaf_of(std::string_view key, std::string_view value);
   void overwrite(Transaction& tx, Leaf* leaf, std::string_view value);
   std::pair<Place, Place> places_of(const Leaf* leaf) const;
   void redirect(Transaction& tx, const Place& place, std::uint64_t reference);

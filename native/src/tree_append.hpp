@@ -15,13 +15,15 @@ namespace mpaxos {
 
 class TreeAppender {
  public:
-  TreeAppender(Pool& pool, ContainerRoot& root) : tree_(pool, root), root_(&root) {}
+  TreeAppender(Pool& pool, ContainerRoot& root) : pool_(&pool), tree_(pool, root), root_(&root) {}
 
   // Inserts an item whose key is above all others. Otherwise false, and nothing was done. Whoever
   // is to see the tree needs finish() first.
   bool append(Transaction& tx, std::string_view key, std::string_view value);
   // To be called before the transaction is committed, or the tree used by anything else in it.
   void finish();
+  // Pool offset behind everything that was appended since forget().
+  std::uint64_t reached() const { return reached_; }
   // The tree was changed by somebody else, or the transaction was taken back.
   void forget();
 
@@ -32,12 +34,25 @@ class TreeAppender {
   };
 
   void load();
+  // What was allocated last, and how far behind the one before.
+  struct Place {
+    std::uint64_t offset = 0;
+    std::uint64_t step = 0;
+  };
+
+  std::uint64_t allocate(Transaction& tx, std::size_t size, Place& place);
+  const Leaf* make_leaf(Transaction& tx, std::string_view key, std::string_view value);
+  void seal(Step& step);
   void redirect(Transaction& tx, std::uint64_t reference);
 
+  Pool* pool_;
   Tree tree_;
   ContainerRoot* root_;
   std::vector<Step> edge_;  // the branches on the way to the last item, the highest one first
   const Leaf* last_ = nullptr;
+  std::uint64_t reached_ = 0;
+  Place leaves_;
+  Place branches_;
   bool loaded_ = false;
   bool changed_ = false;  // in this transaction
 };

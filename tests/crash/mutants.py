@@ -402,6 +402,37 @@ MUTANTS = [
         always=True,
     ),
     Mutant(
+        "a value of an image is not flushed",
+        "tree_append.cpp",
+        "  pmemobj_memcpy(pool, bytes + key.size(), value.data(), value.size(), "
+        "PMEMOBJ_F_MEM_NODRAIN);\n",
+        "  std::memcpy(bytes + key.size(), value.data(), value.size());\n",
+        "install",
+        always=True,
+    ),
+    Mutant(
+        "a branch above items of an image is not flushed",
+        "tree_append.cpp",
+        "  pmemobj_flush(pool_->handle(), step.branch, sizeof *step.branch);\n",
+        "",
+        "install",
+    ),
+    Mutant(
+        "the pointer to a chunk's first branch is not in the transaction",
+        "tree_append.cpp",
+        "    tx.add(step.branch, sizeof *step.branch);\n",
+        "",
+        "install",
+        always=True,
+    ),
+    Mutant(
+        "the count of a chunk's items is not in the transaction",
+        "tree_append.cpp",
+        "    tx.add(&root_->tree, sizeof *root_ - offsetof(ContainerRoot, tree));\n",
+        "",
+        "install",
+    ),
+    Mutant(
         "the applied position is not part of an image's last transaction",
         "image_target.cpp",
         "  tx.add(&applied, sizeof applied);",
