@@ -28,11 +28,12 @@ struct Installation {
   std::uint64_t slot;      // of the last chunk
   std::uint64_t staged;    // bytes of the value that is being staged
   ContainerRoot parts;     // of that value: offset as 8 bytes, highest first -> bytes
-  std::uint64_t reserved;
-  std::uint32_t reserved2;
+  std::uint64_t items_sum;  // over the items that are there: EndRecord::items_sum
+  std::uint64_t used;       // bytes of them, as counted against the limit of the state
+  std::uint32_t reserved;
   std::uint32_t crc;  // CRC-32C of all before; 0 with all else 0: nothing has arrived
 };
-static_assert(sizeof(Installation) == 192);
+static_assert(sizeof(Installation) == 200);
 
 class ImageTarget {
  public:
@@ -58,6 +59,8 @@ class ImageTarget {
   void erase(Transaction& tx, std::uint8_t container, std::string_view key);
   TreeAppender& appender_of(const ContainerRoot& root);
   void prepare_memory();
+  void count(const ContainerRoot& root, std::string_view key, std::string_view value);
+  void discount(const ContainerRoot& root, const Leaf& leaf);
   void name(Transaction& tx, std::uint8_t number, std::string_view name);
   void stage(Transaction& tx, std::uint64_t offset, std::string_view part);
   std::string take_staged(Transaction& tx, std::uint64_t length);

@@ -29,14 +29,14 @@ std::uint64_t TreeAppender::allocate(Transaction& tx, std::size_t size, Place& p
 
 const Leaf* TreeAppender::make_leaf(Transaction& tx, std::string_view key,
                                     std::string_view value) {
-  auto* pool = pool_->handle();
   const auto offset = allocate(tx, Tree::leaf_size(key, value), leaves_);
+  // Put together first, and written by one copy past the caches: a line that is flushed and then
+  // written again holds up everything behind it.
+  const auto header = Tree::leaf_of(key, value);
+  draft_.assign(reinterpret_cast<const char*>(&header), sizeof header);
+  draft_.append(key).append(value);
   auto* leaf = reinterpret_cast<Leaf*>(tree_.base() + offset);
-  *leaf = Tree::leaf_of(key, value);
-  auto* bytes = reinterpret_cast<char*>(leaf + 1);
-  std::memcpy(bytes, key.data(), key.size());
-  pmemobj_flush(pool, leaf, sizeof *leaf + key.size());
-  pmemobj_memcpy(pool, bytes + key.size(), value.data(), value.size(), PMEMOBJ_F_MEM_NODRAIN);
+  pmemobj_memcpy(pool_->handle(), leaf, draft_.data(), draft_.size(), PMEMOBJ_F_MEM_NODRAIN);
   return leaf;
 }
 
@@ -44,7 +44,7 @@ const Leaf* TreeAppender::make_leaf(Transaction& tx, std::string_view key,
 void TreeAppender::seal(Step& step) {
   if (!step.ours) return;
   step.branch->check = branch_check(*step.branch);
-  pmemobj_flush(pool_->handle(), step.branch, sizeof *step.branch);
+  sealed_.push_back(step.branch);
   step.ours = false;
 }
 
@@ -100,6 +100,9 @@ void TreeAppender::finish() {
   if (!changed_) return;
   changed_ = false;
   for (auto& step : edge_) seal(step);
+  // Only now: the next branch would be in the same line.
+  for (const auto* branch : sealed_) pmemobj_flush(pool_->handle(), branch, sizeof *branch);
+  sealed_.clear();
   root_->check = container_check(*root_);
 }
 
@@ -107,6 +110,7 @@ void TreeAppender::forget() {
   loaded_ = changed_ = false;
   reached_ = 0;
   edge_.clear();
+  sealed_.clear();
 }
 
 }  // namespace mpaxos

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -48,7 +49,9 @@ class TreeAppender {
   Pool* pool_;
   Tree tree_;
   ContainerRoot* root_;
+  std::string draft_;  // an item
   std::vector<Step> edge_;  // the branches on the way to the last item, the highest one first
+  std::vector<const Branch*> sealed_;  // not flushed yet
   const Leaf* last_ = nullptr;
   std::uint64_t reached_ = 0;
   Place leaves_;

@@ -402,18 +402,19 @@ MUTANTS = [
         always=True,
     ),
     Mutant(
-        "a value of an image is not flushed",
+        "an item of an image is not flushed",
         "tree_append.cpp",
-        "  pmemobj_memcpy(pool, bytes + key.size(), value.data(), value.size(), "
+        "  pmemobj_memcpy(pool_->handle(), leaf, draft_.data(), draft_.size(), "
         "PMEMOBJ_F_MEM_NODRAIN);\n",
-        "  std::memcpy(bytes + key.size(), value.data(), value.size());\n",
+        "  std::memcpy(static_cast<void*>(leaf), draft_.data(), draft_.size());\n",
         "install",
         always=True,
     ),
     Mutant(
         "a branch above items of an image is not flushed",
         "tree_append.cpp",
-        "  pmemobj_flush(pool_->handle(), step.branch, sizeof *step.branch);\n",
+        "  for (const auto* branch : sealed_) pmemobj_flush(pool_->handle(), branch, "
+        "sizeof *branch);\n",
         "",
         "install",
     ),
