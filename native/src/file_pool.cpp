@@ -72,14 +72,19 @@ void reserve_file(const PoolSpec& spec, const std::string& temporary,
   }
 }
 
-std::uint64_t zeroed(PMEMobjpool* pool, std::uint64_t size, const PoolSpec& spec) {
+std::uint64_t allocated(PMEMobjpool* pool, std::uint64_t size, std::uint64_t flags,
+                        const PoolSpec& spec) {
   PMEMoid oid;
-  if (pmemobj_xalloc(pool, &oid, size, 0, POBJ_XALLOC_ZERO, nullptr, nullptr) != 0) {
+  if (pmemobj_xalloc(pool, &oid, size, 0, flags, nullptr, nullptr) != 0) {
     throw Error(ErrorKind::kStorageFull,
                 "a pool of " + mib(spec.size) + " has no room for a log of " +
                     mib(spec.log_size) + " and its session table: make it larger");
   }
   return oid.off;
+}
+
+std::uint64_t zeroed(PMEMobjpool* pool, std::uint64_t size, const PoolSpec& spec) {
+  return allocated(pool, size, POBJ_XALLOC_ZERO, spec);
 }
 
 void initialise(PMEMobjpool* pool, const PoolSpec& spec) {
@@ -98,7 +103,9 @@ void initialise(PMEMobjpool* pool, const PoolSpec& spec) {
   header.log_size = spec.log_size;
   // One allocation for both: libpmemobj rounds one of some kilobytes up to megabytes.
   header.journal_size = journal_size(spec.size);
-  header.log_offset = zeroed(pool, spec.log_size + header.journal_size, spec);
+  // All zero, as nothing was ever written to this part of the file: to write zeros over it would
+  // take longer than all the rest, and hold up whoever waits for this pool.
+  header.log_offset = allocated(pool, spec.log_size + header.journal_size, 0, spec);
   header.limits = spec.limits;
   header.replicas = spec.replicas;
   std::strncpy(header.machine, spec.machine.c_str(), sizeof header.machine - 1);

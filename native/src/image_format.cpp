@@ -1,5 +1,6 @@
 #include "image_format.hpp"
 
+#include <malloc.h>
 #include <xxhash.h>
 
 #include <bit>
@@ -33,6 +34,13 @@ std::uint64_t item_digest(std::string_view container, std::string_view key,
   const auto seed = XXH3_64bits_withSeed(key.data(), key.size(), container.size());
   const auto named = XXH3_64bits_withSeed(container.data(), container.size(), seed);
   return XXH3_64bits_withSeed(value.data(), value.size(), named);
+}
+
+void keep_freed_memory() {
+#ifdef __GLIBC__
+  mallopt(M_MMAP_THRESHOLD, 32 << 20);
+  mallopt(M_TRIM_THRESHOLD, 64 << 20);
+#endif
 }
 
 // ------------------------------------------------------------------ writing

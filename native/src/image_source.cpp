@@ -23,6 +23,7 @@ ImageSource::ImageSource(Engine& engine, const ImageBounds& bounds)
       bounds_(bounds),
       image_(random_image()),
       places_(static_cast<std::uint32_t>(engine.pool().limits().max_sessions)) {
+  keep_freed_memory();
   engine.check_between_slots();
   if (!engine.watchers().add(this)) {
     throw Error(ErrorKind::kImage, "there are " + std::to_string(kMaxImages) +

@@ -15,6 +15,7 @@
 #include "image_format.hpp"
 #include "sessions.hpp"
 #include "tree.hpp"
+#include "tree_append.hpp"
 
 namespace mpaxos {
 
@@ -27,11 +28,12 @@ struct Installation {
   std::uint64_t slot;      // of the last chunk
   std::uint64_t staged;    // bytes of the value that is being staged
   ContainerRoot parts;     // of that value: offset as 8 bytes, highest first -> bytes
-  std::uint64_t reserved;
-  std::uint32_t reserved2;
+  std::uint64_t items_sum;  // over the items that are there: EndRecord::items_sum
+  std::uint64_t used;       // bytes of them, as counted against the limit of the state
+  std::uint32_t reserved;
   std::uint32_t crc;  // CRC-32C of all before; 0 with all else 0: nothing has arrived
 };
-static_assert(sizeof(Installation) == 192);
+static_assert(sizeof(Installation) == 200);
 
 class ImageTarget {
  public:
@@ -52,7 +54,13 @@ class ImageTarget {
  private:
   void expect(const ChunkReader& reader) const;
   void apply(Transaction& tx, const Record& record);
+  void install_records(Transaction& tx, ChunkReader& reader, Record& record);
   void put(Transaction& tx, std::uint8_t container, std::string_view key, std::string_view value);
+  void erase(Transaction& tx, std::uint8_t container, std::string_view key);
+  TreeAppender& appender_of(const ContainerRoot& root);
+  void prepare_memory();
+  void count(const ContainerRoot& root, std::string_view key, std::string_view value);
+  void discount(const ContainerRoot& root, const Leaf& leaf);
   void name(Transaction& tx, std::uint8_t number, std::string_view name);
   void stage(Transaction& tx, std::uint64_t offset, std::string_view part);
   std::string take_staged(Transaction& tx, std::uint64_t length);
@@ -70,6 +78,9 @@ class ImageTarget {
   EngineRoot* root_;
   Installation* state_ = nullptr;
   std::array<ContainerRoot*, kMaxContainers> numbers_{};  // in the present chunk
+  // Of the containers that got items so far.
+  std::array<std::optional<TreeAppender>, kMaxContainers> appenders_;
+  std::uint64_t prepared_ = 0;  // the pool's memory is mapped up to this offset
   bool larger_;
   bool complete_ = false;
 };

@@ -10,7 +10,6 @@
 namespace mpaxos {
 namespace {
 
-constexpr std::uint64_t kBranchTag = 1;  // references to branches are odd
 constexpr int kMaxDepth = 9 * (kMaxKey + 1) + 1;
 // tree, count and check; the name stays.
 constexpr std::size_t kRootChanges =
@@ -24,15 +23,15 @@ std::uint32_t crc_of(const Leaf& leaf) {
                 crc);
 }
 
+std::size_t capacity_for(std::string_view value) { return (value.size() + 15) / 16 * 16; }
+
 [[noreturn]] void damaged(const char* what) {
   throw Error(ErrorKind::kStorageCorrupt,
               std::string("the state in the pool is damaged: ") + what +
                   ". The replica does not go on with it; restore it from a good copy");
 }
 
-std::uint64_t check_of(const Branch& branch) {
-  return digest64({reinterpret_cast<const char*>(&branch), offsetof(Branch, check)});
-}
+std::uint64_t check_of(const Branch& branch) { return branch_check(branch); }
 
 // Whether `a` decides on an earlier part of a key than `b`, as a branch above another one does.
 bool above(const Branch& a, const Branch& b) {
@@ -54,6 +53,10 @@ std::uint64_t container_check(const ContainerRoot& root) {
   };
   static const auto unused = digest(ContainerRoot{});
   return digest(root) ^ unused;  // so that zeroed memory is a container without items
+}
+
+std::uint64_t branch_check(const Branch& branch) {
+  return digest64({reinterpret_cast<const char*>(&branch), offsetof(Branch, check)});
 }
 
 std::string_view Leaf::key() const {
@@ -166,17 +169,41 @@ void Tree::verify_absence(std::string_view key) const {
   }
 }
 
+std::pair<std::vector<Branch*>, const Leaf*> Tree::right_edge() const {
+  if (root_->check != check_of(*root_)) damaged("a container does not match its checksum");
+  std::vector<Branch*> edge;
+  auto reference = root_->tree;
+  if (reference == 0) return {edge, nullptr};
+  for (; reference & kBranchTag; reference = edge.back()->child[1]) {
+    auto* branch = branch_at(reference);
+    if (branch->check != check_of(*branch)) damaged("a branch does not match its checksum");
+    if (!edge.empty() && !above(*edge.back(), *branch)) damaged("its branches are out of order");
+    edge.push_back(branch);
+  }
+  const auto* leaf = leaf_at(reference);
+  verify(*leaf);
+  return {edge, leaf};
+}
+
+std::size_t Tree::leaf_size(std::string_view key, std::string_view value) {
+  return sizeof(Leaf) + key.size() + capacity_for(value);
+}
+
+Leaf Tree::leaf_of(std::string_view key, std::string_view value) {
+  Leaf leaf{static_cast<std::uint32_t>(key.size()), static_cast<std::uint32_t>(value.size()),
+            static_cast<std::uint32_t>(capacity_for(value)), 0};
+  const std::uint32_t lengths[3] = {leaf.key_length, leaf.value_length, leaf.value_capacity};
+  const auto crc = crc32c({reinterpret_cast<const char*>(lengths), sizeof lengths});
+  leaf.crc = crc32c(value, crc32c(key, crc));
+  return leaf;
+}
+
 std::uint64_t Tree::new_leaf(Transaction& tx, std::string_view key, std::string_view value) {
-  const auto capacity = (value.size() + 15) / 16 * 16;
-  const auto oid = tx.allocate(sizeof(Leaf) + key.size() + capacity);
-  auto* leaf = static_cast<Leaf*>(pmemobj_direct(oid));
-  leaf->key_length = static_cast<std::uint32_t>(key.size());
-  leaf->value_length = static_cast<std::uint32_t>(value.size());
-  leaf->value_capacity = static_cast<std::uint32_t>(capacity);
+  auto* leaf = static_cast<Leaf*>(pmemobj_direct(tx.allocate(leaf_size(key, value))));
+  *leaf = leaf_of(key, value);
   auto* bytes = reinterpret_cast<char*>(leaf + 1);
   std::memcpy(bytes, key.data(), key.size());
   std::memcpy(bytes + key.size(), value.data(), value.size());
-  leaf->crc = crc_of(*leaf);
   return offset_of(leaf);
 }
 

@@ -41,9 +41,11 @@ struct Branch {
 static_assert(sizeof(Branch) == 32);
 
 inline constexpr std::uint32_t kMaxKey = 64 << 10;
+inline constexpr std::uint64_t kBranchTag = 1;  // references to branches are odd
 
-// What ContainerRoot::check must be.
+// What ContainerRoot::check and Branch::check must be.
 std::uint64_t container_check(const ContainerRoot& root);
+std::uint64_t branch_check(const Branch& branch);
 
 // The map of one container. All references into the pool are checked before they are followed:
 // a damaged pool ends in Error(kStorageCorrupt), not in a wild pointer.
@@ -97,6 +99,7 @@ class Tree {
 
  private:
   friend class Cursor;
+  friend class TreeAppender;
   struct Difference {
     std::uint32_t byte;
     std::uint32_t bit;
@@ -114,7 +117,13 @@ class Tree {
   void verify_absence(std::string_view key) const;
   std::uint64_t nearest(std::string_view key) const;
   const Leaf* find_from(std::uint64_t reference, std::string_view key) const;
+  // The branches on the way to the last item, the highest one first, and that item (nullptr: there
+  // is none), all of them checked.
+  std::pair<std::vector<Branch*>, const Leaf*> right_edge() const;
   std::uint64_t new_leaf(Transaction& tx, std::string_view key, std::string_view value);
+  static std::size_t leaf_size(std::string_view key, std::string_view value);
+  // The header of an item; key and value follow it.
+  static Leaf leaf_of(std::string_view key, std::string_view value);
   void overwrite(Transaction& tx, Leaf* leaf, std::string_view value);
   std::pair<Place, Place> places_of(const Leaf* leaf) const;
   void redirect(Transaction& tx, const Place& place, std::uint64_t reference);

@@ -5,6 +5,7 @@
 #include <libpmemobj.h>
 
 #include <string>
+#include <vector>
 
 #include "error.hpp"
 #include "journal.hpp"
@@ -22,6 +23,8 @@ class Transaction {
     if (!begun_) return;
     if (pmemobj_tx_stage() == TX_STAGE_WORK) pmemobj_tx_abort(ECANCELED);
     if (pmemobj_tx_stage() != TX_STAGE_NONE) pmemobj_tx_end();
+    cancel(reserved_);
+    cancel(dropped_);
   }
   Transaction(const Transaction&) = delete;
   Transaction& operator=(const Transaction&) = delete;
@@ -51,12 +54,44 @@ class Transaction {
     }
     return oid;
   }
+  // The same for many: a quarter cheaper, but whoever writes the memory has to flush it
+  // (pmemobj_flush) before commit().
+  PMEMoid reserve(std::size_t size) {
+    begin();
+    const PMEMoid oid = pmemobj_reserve(pool_, &reserved_.emplace_back(), size, 0);
+    if (!OID_IS_NULL(oid)) {
+      offsets_.push_back(oid.off);
+      return oid;
+    }
+    reserved_.pop_back();
+    throw Error(ErrorKind::kStorageFull, "no room for " + std::to_string(size) +
+                                             " bytes in the pool: " + pmemobj_errormsg());
+  }
   void release(PMEMoid oid) {
     begin();
+    // libpmemobj must not be asked to free what it has not allocated yet.
+    for (std::size_t i = 0; i < reserved_.size(); ++i) {
+      if (offsets_[i] != oid.off) continue;
+      // Not before the end: the range may have been added, and memory that is in two ranges makes
+      // libpmemobj abort.
+      dropped_.push_back(reserved_[i]);
+      reserved_[i] = reserved_.back();
+      offsets_[i] = offsets_.back();
+      reserved_.pop_back();
+      offsets_.pop_back();
+      return;
+    }
     if (pmemobj_tx_xfree(oid, POBJ_XFREE_NO_ABORT) != 0) fail("free in");
   }
   void commit() {
     if (!begun_) return;
+    if (!reserved_.empty()) {
+      const auto count = reserved_.size();
+      if (pmemobj_tx_xpublish(reserved_.data(), count, POBJ_XPUBLISH_NO_ABORT) != 0) {
+        fail("publish the allocations of");
+      }
+      reserved_.clear();
+    }
     pmemobj_tx_commit();
     const bool committed = pmemobj_tx_stage() == TX_STAGE_ONCOMMIT;
     const int error = pmemobj_tx_end();
@@ -64,6 +99,10 @@ class Transaction {
   }
 
  private:
+  void cancel(std::vector<pobj_action>& actions) {
+    if (!actions.empty()) pmemobj_cancel(pool_, actions.data(), actions.size());
+    actions.clear();
+  }
   void begin() {
     if (begun_) return;
     invariant(pmemobj_tx_stage() == TX_STAGE_NONE, "a transaction inside a transaction");
@@ -82,6 +121,9 @@ class Transaction {
 
   PMEMobjpool* pool_;
   const Journal* journal_;
+  std::vector<pobj_action> reserved_;   // allocations that commit() makes
+  std::vector<std::uint64_t> offsets_;  // where each of them is
+  std::vector<pobj_action> dropped_;    // those that were released again
   bool begun_ = false;
 };
 

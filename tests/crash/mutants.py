@@ -402,6 +402,38 @@ MUTANTS = [
         always=True,
     ),
     Mutant(
+        "an item of an image is not flushed",
+        "tree_append.cpp",
+        "  pmemobj_memcpy(pool_->handle(), leaf, draft_.data(), draft_.size(), "
+        "PMEMOBJ_F_MEM_NODRAIN);\n",
+        "  std::memcpy(static_cast<void*>(leaf), draft_.data(), draft_.size());\n",
+        "install",
+        always=True,
+    ),
+    Mutant(
+        "a branch above items of an image is not flushed",
+        "tree_append.cpp",
+        "  for (const auto* branch : sealed_) pmemobj_flush(pool_->handle(), branch, "
+        "sizeof *branch);\n",
+        "",
+        "install",
+    ),
+    Mutant(
+        "the pointer to a chunk's first branch is not in the transaction",
+        "tree_append.cpp",
+        "    tx.add(step.branch, sizeof *step.branch);\n",
+        "",
+        "install",
+        always=True,
+    ),
+    Mutant(
+        "the count of a chunk's items is not in the transaction",
+        "tree_append.cpp",
+        "    tx.add(&root_->tree, sizeof *root_ - offsetof(ContainerRoot, tree));\n",
+        "",
+        "install",
+    ),
+    Mutant(
         "the applied position is not part of an image's last transaction",
         "image_target.cpp",
         "  tx.add(&applied, sizeof applied);",

@@ -233,6 +233,41 @@ def test_records_do_what_the_document_says(directory: Path) -> None:
     refused(receiver, final, "not those of the source")
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_items_in_any_order_make_the_same_tree(directory: Path, seed: int) -> None:
+    """In order, as a sweep sends them; out of order and removed, as what changes behind it; both in
+    one chunk, which no source makes. Counts, order, checksums and sizes are compared at the end."""
+    rng = random.Random(seed)
+    receiver, model = Receiver(directory / "b"), dict[tuple[int, bytes], bytes]()
+    names = b"".join(b"\2" + bytes([i, 1]) + b"xy"[i : i + 1] for i in range(2))
+    keys = sorted({rng.randbytes(rng.choice([0, 1, 2, 3, 40])) for _ in range(300)})
+    number, at = 0, 0
+    while at < len(keys):
+        made = [HEAD] if number == 0 else []
+        made.append(names)
+        for _ in range(rng.randrange(1, 40)):
+            container, value = rng.randrange(2), rng.randbytes(rng.choice([0, 7, 100, 900]))
+            key = rng.choice(keys[: at + 1])
+            if rng.random() < 0.7:
+                key, at = keys[min(at, len(keys) - 1)], at + 1
+            elif rng.random() < 0.5:
+                made.append(struct.pack("<BBI", 4, container, len(key)) + key)
+                model.pop((container, key), None)
+                continue
+            made.append(put(key, value, container))
+            model[container, key] = value
+        if rng.random() < 0.2:
+            refused(receiver, records(*made, REPLY, number=number), "before its session")
+        receiver.target.install(records(*made, number=number))
+        number += 1
+        if rng.random() < 0.2:
+            receiver.crash()
+    counts = [(name, sum(c == i for c, _ in model)) for i, name in enumerate((b"x", b"y"))]
+    used = sum(64 + len(key) + len(value) for (_, key), value in model.items())
+    final = records(end(*counts, sum=1, used=used), number=number, flags=1)
+    refused(receiver, final, "not those of the source")
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_random_records_never_do_harm(directory: Path, seed: int) -> None:
     """Chunks with right checksums and wrong contents: each is refused or installed whole."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,15 +19,16 @@ from tests.unit import memories, pools
 # ruff: isort: split
 from mpaxos._native import ENTRY_COMMAND, ENTRY_OPEN, Batch, Engine, ImageSource
 from mpaxos.config import ClusterConfig
-from mpaxos.core.output import Event, WritePromise, WriteRecord
+from mpaxos.core.output import Decided, Event, Output, WritePromise, WriteRecord
 from mpaxos.core.transfer_io import InstallChunk, InstallFailed
 from mpaxos.core.types import Ballot, Record, Value
 from mpaxos.errors import ConfigError, ImageError, InvariantViolated, StorageIncomplete
 from mpaxos.runtime import grow, pool_sink
+from mpaxos.runtime.applier import InlineApplier, NativeMachine
 from mpaxos.runtime.pool_sink import PoolSink
 from mpaxos.runtime.sinks import finish_switch, make_sink
 from mpaxos.runtime.snapshot_sink import SnapshotSink
-from mpaxos.runtime.transfer import Installer
+from mpaxos.runtime.transfer import Installer, Transfers
 from mpaxos.services import kv
 from mpaxos.storage.directory import initialise, open_directory
 from mpaxos.storage.memory import Memory, open_memory, taken_over
@@ -294,3 +296,54 @@ def test_no_room_for_a_second_store_is_an_event_and_leaves_nothing(path: Path) -
         assert "no room for a pool" in failed.reason
         assert not list(directory.path.glob("pool.*"))
         assert memory.store.recovered().promised == PROMISE
+
+
+def test_a_place_that_was_made_ahead_is_used_once(path: Path) -> None:
+    chunks = image(path, "pmem")
+    with target(path) as (directory, memory, _):
+        pool_sink_of(directory, memory).prepare()
+        new = directory.path / "pool.transfer"
+        made = new.stat().st_ino
+        sink = pool_sink_of(directory, memory)
+        assert sink.found() is None and sink.prepared
+        install(sink, chunks)
+        assert new.stat().st_ino == made and not sink.prepared
+        sink.begin()
+        assert new.stat().st_ino != made, "what was installed is not gone on with"
+        sink.drop()
+
+
+def test_a_place_made_for_another_size_is_not_used(path: Path) -> None:
+    with target(path) as (directory, memory, _):
+        pool_sink_of(directory, memory).prepare()
+        sink = pool_sink_of(directory, memory, state_limit=12345)
+        assert sink.found() is None and not sink.prepared
+        assert not (directory.path / "pool.transfer").exists()
+
+
+def test_a_place_that_nobody_needs_is_removed(path: Path) -> None:
+    """Some log reached back to the first slot, so that it was decided here."""
+    with target(path) as (directory, memory, _):
+        pool_sink_of(directory, memory).prepare()
+        sink = pool_sink_of(directory, memory)
+        engine = Engine(memory.pool)
+        transfers = Transfers(engine, InlineApplier(NativeMachine(engine)), sink, lambda: None)
+        transfers.carry_out(Output(), 0)
+        assert sink.prepared
+        value = Value(Batch.noop(0, 1, 1), 5)
+        transfers.carry_out(Output(decided=[Decided(11, value)]), 0)
+        end = time.monotonic() + 60
+        while list(directory.path.glob("pool.*")) and time.monotonic() < end:
+            time.sleep(0.001)
+        assert transfers.stop_installing()
+        assert not list(directory.path.glob("pool.*")) and not sink.prepared
+
+
+def pool_sink_of(directory: Any, memory: Memory, **changes: int) -> PoolSink:
+    identity = directory.identity
+    return PoolSink(
+        directory.path / "pool",
+        cluster=identity.cluster,
+        replica=identity.replica,
+        info=memory.pool.info() | changes,
+    )

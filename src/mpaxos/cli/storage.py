@@ -13,7 +13,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from mpaxos.config import ClusterConfig, format_size
 from mpaxos.errors import ConfigError
 from mpaxos.runtime import grow as runtime
-from mpaxos.storage.directory import initialise
+from mpaxos.runtime.sinks import prepare
+from mpaxos.storage.directory import initialise, open_directory
 from mpaxos.storage.lives import Lives
 
 
@@ -29,6 +30,9 @@ def replace(config: ClusterConfig, replica: int) -> None:
             "data from a good copy"
         )
     initialise(config, replica, Lives(life=time.time_ns(), recovering=True))
+    directory = config.directory(replica)
+    with open_directory(directory, config.cluster_id, replica, config) as opened:
+        prepare(opened)
 
 
 def grow(

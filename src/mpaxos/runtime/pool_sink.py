@@ -6,7 +6,8 @@
 The pools have equal sizes, so there must be room for two while a state is being received.
 A crash at any point leaves `pool` as it was or replaced by a complete one: the rename is the only
 thing that happens to it. What is left of `pool.transfer` is gone on with at the next start, if its
-source still has the image, or put in its place if it was complete.
+source still has the image, or put in its place if it was complete. `mpaxos init --replace` makes it
+ahead, empty.
 """
 
 from __future__ import annotations
@@ -53,18 +54,35 @@ class PoolSink:
         self._larger = larger
         self._pool: Pool | None = None
         self._target: ImageTarget | None = None
+        self._prepared = False
+        """An empty pool is open, and nothing was installed in it yet."""
+
+    def prepare(self) -> None:
+        """Make the empty pool ahead: reserving its memory takes a quarter of a second per GiB and
+        more. Raises StorageFull; there is none then."""
+        self.begin()
+        self._close()
+
+    @property
+    def prepared(self) -> bool:
+        """An empty pool is ready that nothing was installed in yet."""
+        return self._prepared
 
     def found(self) -> tuple[int, int] | None:
-        """Image and next chunk of what is there unfinished. What is damaged is removed."""
+        """Image and next chunk of what is there unfinished; an empty pool is kept for begin(). What
+        is damaged is removed."""
         try:
             if not self._new.exists():
                 self.drop()
                 return None
             self._open()
-            if self._target is not None:
+            if self._pool is not None and self._target is not None:
                 progress = self._target.progress()
                 if progress["next"] > 0:
                     return progress["image"], progress["next"]
+                self._prepared = self._fits(self._pool.info())
+                if self._prepared:
+                    return None
         except MpaxosError as error:
             log.warning("what is left of a state that was being received is removed: %s", error)
         self.drop()
@@ -83,7 +101,10 @@ class PoolSink:
         return slot
 
     def begin(self) -> None:
-        """Make an empty pool. Raises StorageFull."""
+        """Make an empty pool, if there is none yet. Raises StorageFull."""
+        if self._prepared:
+            self._prepared = False
+            return
         self.drop()
         info = self._info
         Pool.create(
@@ -112,6 +133,7 @@ class PoolSink:
         return slot
 
     def drop(self) -> None:
+        self._prepared = False
         self._close()
         for path in (self._new, self._new.with_name(self._new.name + ".new")):
             with contextlib.suppress(FileNotFoundError):
@@ -140,6 +162,11 @@ class PoolSink:
         sync_directory(self._path.parent)
 
     # ----------------------------------------------------------------------------------------
+
+    def _fits(self, found: dict[str, Any]) -> bool:
+        names = ("size", "log_size", "machine", "replicas")
+        limits = ("state_limit", "max_sessions", "max_reply_slots")
+        return all(found[name] == self._info[name] for name in names + limits)
 
     def _open(self) -> None:
         """Open what is being installed, and go on where it is."""

@@ -27,6 +27,11 @@ class ScratchSink:
         self._target: ImageTarget | None = None
         self._taken: Pool | None = None
 
+    @property
+    def prepared(self) -> bool:
+        """Never: what it needs is gone with the process."""
+        return False
+
     def found(self) -> tuple[int, int] | None:
         """Nothing: it is gone with the process."""
         return None

@@ -32,6 +32,25 @@ def make_sink(directory: ReplicaDirectory, memory: Memory, config: ClusterConfig
     return ScratchSink(config, marker.replica)
 
 
+def prepare(directory: ReplicaDirectory) -> None:
+    """For a replica that starts from nothing: make the place ahead into which it will receive its
+    state. Without room for it nothing happens: then room is needed when the state comes."""
+    if directory.marker.memory != "persistent":
+        return
+    store = directory.open_store()
+    try:
+        info, identity = store.pool.info(), directory.identity
+    finally:
+        store.close()
+    sink = PoolSink(
+        directory.path / POOL, cluster=identity.cluster, replica=identity.replica, info=info
+    )
+    try:
+        sink.prepare()
+    except StorageFull as error:
+        log.warning("no place is made yet for the state that is to be received: %s", error)
+
+
 def finish_switch(directory: ReplicaDirectory) -> None:
     """At a start: switch to a state that an earlier life had received completely, and did not come
     to put in the place of its own. Raises StorageError."""

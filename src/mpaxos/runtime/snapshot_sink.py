@@ -44,6 +44,11 @@ class SnapshotSink:
         self._target: ImageTarget | None = None
         self._writer: SnapshotWriter | None = None
 
+    @property
+    def prepared(self) -> bool:
+        """Never: what it needs is gone with the process."""
+        return False
+
     def found(self) -> tuple[int, int] | None:
         """Nothing: it is begun anew, as the scratch pool is gone."""
         self._snapshots.clean()

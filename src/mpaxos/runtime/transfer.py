@@ -50,6 +50,10 @@ CHUNK = 256 << 10
 class StateSink(Protocol):
     """A store beside the present one, into which a state is installed."""
 
+    @property
+    def prepared(self) -> bool:
+        """There is an empty one already, which is of no use once nothing needs to be received."""
+
     def found(self) -> tuple[int, int] | None:
         """Image and next chunk of what an earlier life left unfinished; None: nothing."""
 
@@ -221,6 +225,7 @@ class Transfers:
         self._maker = ImageMaker(lambda: _native.ImageSource(engine), applier, self._events)
         self._installer = Installer(sink, self._events, wake)
         found = sink.found()
+        self._prepared = sink.prepared
         if found is not None:
             log.info("a state was being received: going on at chunk %d", found[1])
             self._events.append(InstallFound(*found))
@@ -241,9 +246,14 @@ class Transfers:
                 case CloseImage(job=job):
                     self._maker.close_image(job)
                 case InstallChunk() | DropInstall():
+                    self._prepared = False
                     self._installer.put(step)
                 case Switch():
                     self.switch = step
+        if output.decided and self._prepared:
+            # Some log reached back to the first slot: no state is needed, nor a place for it.
+            self._prepared = False
+            self._installer.put(DropInstall())
         again = self._maker.work(now, busy=bool(output.decided))
         if self._events:
             again = now

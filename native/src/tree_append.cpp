@@ -1,0 +1,116 @@
+#include "tree_append.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "error.hpp"
+
+namespace mpaxos {
+
+void TreeAppender::load() {
+  const auto [branches, last] = tree_.right_edge();
+  edge_.clear();
+  for (auto* branch : branches) edge_.push_back({branch, false});
+  last_ = last;
+  loaded_ = true;
+}
+
+// In an empty pool one allocation follows the other, so the next one can be foretold; its memory is
+// in no cache yet.
+std::uint64_t TreeAppender::allocate(Transaction& tx, std::size_t size, Place& place) {
+  const auto offset = tx.reserve(size).off;
+  reached_ = std::max(reached_, offset + size);
+  place.step = offset - place.offset;
+  place.offset = offset;
+  __builtin_prefetch(tree_.base() + offset + place.step, 1);
+  return offset;
+}
+
+const Leaf* TreeAppender::make_leaf(Transaction& tx, std::string_view key,
+                                    std::string_view value) {
+  const auto offset = allocate(tx, Tree::leaf_size(key, value), leaves_);
+  // Put together first, and written by one copy past the caches: a line that is flushed and then
+  // written again holds up everything behind it.
+  const auto header = Tree::leaf_of(key, value);
+  draft_.assign(reinterpret_cast<const char*>(&header), sizeof header);
+  draft_.append(key).append(value);
+  auto* leaf = reinterpret_cast<Leaf*>(tree_.base() + offset);
+  pmemobj_memcpy(pool_->handle(), leaf, draft_.data(), draft_.size(), PMEMOBJ_F_MEM_NODRAIN);
+  return leaf;
+}
+
+// It does not change any more in this transaction.
+void TreeAppender::seal(Step& step) {
+  if (!step.ours) return;
+  step.branch->check = branch_check(*step.branch);
+  sealed_.push_back(step.branch);
+  step.ours = false;
+}
+
+// Lets the lowest pointer of the edge lead to `reference`.
+void TreeAppender::redirect(Transaction& tx, std::uint64_t reference) {
+  if (edge_.empty()) {
+    root_->tree = reference;  // added to the transaction by append()
+    return;
+  }
+  auto& step = edge_.back();
+  if (!step.ours) {
+    tx.add(step.branch, sizeof *step.branch);
+    step.ours = true;
+  }
+  step.branch->child[1] = reference;
+}
+
+bool TreeAppender::append(Transaction& tx, std::string_view key, std::string_view value) {
+  if (!loaded_) load();
+  if (last_ != nullptr && last_->key() >= key) return false;
+  if (!changed_) {
+    tx.add(&root_->tree, sizeof *root_ - offsetof(ContainerRoot, tree));
+    changed_ = true;
+  }
+  const auto* made = make_leaf(tx, key, value);
+  const auto leaf = tree_.offset_of(made);
+  if (last_ == nullptr) {
+    redirect(tx, leaf);
+  } else {
+    const auto difference = Tree::compare(last_->key(), key);
+    invariant(difference.has_value(), "an item is appended twice");
+    const auto position = std::pair(difference->byte, difference->bit);
+    while (!edge_.empty() &&
+           std::pair(edge_.back().branch->byte, edge_.back().branch->bit) > position) {
+      seal(edge_.back());
+      edge_.pop_back();
+    }
+    const auto reference = allocate(tx, sizeof(Branch), branches_);
+    auto* branch = reinterpret_cast<Branch*>(tree_.base() + reference);
+    branch->child[0] = edge_.empty() ? root_->tree : edge_.back().branch->child[1];
+    branch->child[1] = leaf;
+    branch->byte = difference->byte;
+    branch->bit = difference->bit;
+    redirect(tx, reference | kBranchTag);
+    edge_.push_back({branch, true});
+  }
+  last_ = made;
+  ++root_->count;
+  return true;
+}
+
+void TreeAppender::finish() {
+  if (!changed_) return;
+  changed_ = false;
+  for (auto& step : edge_) seal(step);
+  // Only now: the next branch would be in the same line.
+  for (const auto* branch : sealed_) pmemobj_flush(pool_->handle(), branch, sizeof *branch);
+  sealed_.clear();
+  root_->check = container_check(*root_);
+}
+
+void TreeAppender::forget() {
+  loaded_ = changed_ = false;
+  reached_ = 0;
+  edge_.clear();
+  sealed_.clear();
+}
+
+}  // namespace mpaxos
