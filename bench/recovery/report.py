@@ -168,7 +168,8 @@ def transfer_text(t: Transfer) -> str:
         f"A follower replaced (`mpaxos init --replace`) with a state of {format_size(t.size)} "
         f"({format_size(t.state)} with what the store adds), {t.connections} clients: in step "
         f"after {t.in_step:.2f} s, a plain copy of as many bytes over loopback takes "
-        f"{t.copy:.2f} s; longest stall {1000 * t.stall:.0f} ms; throughput "
+        f"{t.copy:.2f} s, to reserve a file as large as the pool and to copy them into it "
+        f"{t.fresh:.2f} s; longest stall {1000 * t.stall:.0f} ms; throughput "
         f"{t.during:,.0f}/s, undisturbed {t.before:,.0f}/s."
     )
 

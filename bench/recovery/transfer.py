@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+import os
 import shutil
 import socket
 import subprocess
@@ -38,6 +40,9 @@ class Transfer(msgspec.Struct, frozen=True, kw_only=True):
     """From process start."""
     copy: float
     """Of as many bytes over a loopback socket, on the same machine without load."""
+    fresh: float
+    """To reserve a file as large as the pool where the pools are, and to copy as many bytes into
+    it, without load: what no way of installing a state in a new pool can do without."""
     stall: float
     """Longest interval without a single answer between start and in step."""
     before: float
@@ -63,7 +68,8 @@ def transfer(size: int, parent: Path | None, say: Say) -> Transfer:
             load.wait(UNDISTURBED)
             hit = time.monotonic()
             victim = (cluster.leader() + 1) % len(cluster.numbers)
-            state = int((cluster.status(victim) or {})["pool"]["state_used"])
+            pool = (cluster.status(victim) or {})["pool"]
+            state = int(pool["state_used"])
             _lose(cluster, victim)
             say(f"replica {victim} lost its data, and is replaced")
             cluster.start([victim])
@@ -73,12 +79,14 @@ def transfer(size: int, parent: Path | None, say: Say) -> Transfer:
             say(f"in step after {in_step - began:.2f} s")
         finally:
             curve = load.finish()
+        fresh = fresh_copy(state, int(pool["size"]), cluster.directory / "floor")
     return Transfer(
         size=size,
         state=state,
         connections=CONNECTIONS,
         in_step=in_step - began,
         copy=plain_copy(state),
+        fresh=fresh,
         stall=curve.stall(began, in_step),
         before=curve.rate(quiet, hit),
         during=curve.rate(began, in_step),
@@ -115,6 +123,20 @@ def plain_copy(size: int) -> float:
             spent = time.monotonic() - began
         sender.join()
     return spent
+
+
+def fresh_copy(size: int, reserved: int, path: Path) -> float:
+    """Seconds that it takes to make a file of `reserved` bytes and to copy `size` bytes into it
+    through a mapping, as a pool is written. Raises OSError."""
+    chunk = bytes(range(256)) * (MIB // 256)
+    began = time.monotonic()
+    with path.open("w+b") as file:
+        path.unlink()
+        os.posix_fallocate(file.fileno(), 0, reserved)
+        with mmap.mmap(file.fileno(), reserved) as memory:
+            for at in range(0, size - MIB + 1, MIB):
+                memory[at : at + MIB] = chunk
+            return time.monotonic() - began
 
 
 def _send(address: tuple[str, int], chunk: bytes, size: int) -> None:
