@@ -256,6 +256,30 @@ def test_leadership_is_handed_over_on_request() -> None:
 # ------------------------------------------------------------------ catch-up and truncation
 
 
+def test_a_replica_that_works_off_what_piled_up_asks_once() -> None:
+    """Thawed, it hears of all it missed at once, and slot after slot comes from the backlog."""
+    world = World(3)
+    leader = world.elect()
+    frozen = (leader + 1) % 3
+    backlog = []
+    for number in range(1, 21):
+        world.put(leader, number)
+        backlog += world.take(m.Accept, to=frozen)
+        world.take(to=frozen)
+        world.settle()
+    newest = world.replicas[leader].ballot
+    world.tell(frozen, leader, m.Heartbeat(newest, 1, 20, 0, Mark(0, 0)))
+    assert len(world.take(m.CatchupRequest)) == 1
+    world.deliver(backlog[:-1])
+    assert world.replicas[frozen].decided_upto == 19
+    assert not world.take(m.CatchupRequest)
+    # No answer: another one is asked, for what is still missing.
+    world.now += world.replicas[frozen].settings.retry
+    world.step(frozen)
+    [(_, again)] = world.take(m.CatchupRequest)
+    assert again.message.start == 20
+
+
 @pytest.mark.parametrize("n", [3, 5])
 def test_a_replica_that_was_away_catches_up_from_the_logs_of_others(n: int) -> None:
     world = World(n)

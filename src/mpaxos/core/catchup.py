@@ -27,7 +27,8 @@ class Catchup:
         self._acceptor = acceptor
         self._learner = learner
         self._rng = rng
-        self._asked: tuple[ReplicaId, Slot, Instant] | None = None
+        self._asked: tuple[ReplicaId, Instant] | None = None
+        """Whom the question under way went to, and when."""
         self._pause_until: Instant = 0
         self._helpless: dict[ReplicaId, Slot] = {}
         """Replicas that could not help with this slot."""
@@ -106,12 +107,13 @@ class Catchup:
             self._asked = None
             return
         if self._asked is not None:
-            peer, asked_start, asked_at = self._asked
-            waiting = turn.now < asked_at + self._settings.retry
-            if waiting and asked_start == start and peer in connected:
-                return
-            if not waiting:
+            peer, asked_at = self._asked
+            if turn.now >= asked_at + self._settings.retry:
                 self._helpless[peer] = start
+            elif peer in connected:
+                # Also when slots came another way meanwhile: a replica that works off what piled
+                # up would ask anew in every turn, and bury itself and the others in answers.
+                return
         source = self._choose(connected, leader, start)
         if source is None:
             answers = [self._answers.get(peer, (0, 0)) for peer in connected]
@@ -120,7 +122,7 @@ class Catchup:
             self._helpless.clear()
             self._pause_until = turn.now + self._settings.retry
             return
-        self._asked = (source, start, turn.now)
+        self._asked = (source, turn.now)
         turn.send(source, CatchupRequest(start, self._learner.known_upto))
 
     def received(self, turn: Turn, sender: ReplicaId, reply: CatchupReply) -> None:
@@ -147,7 +149,7 @@ class Catchup:
             return None
         if self._asked is None:
             return self._pause_until if self._pause_until > now else None
-        return self._asked[2] + self._settings.retry
+        return self._asked[1] + self._settings.retry
 
     def _missing(self, slot: Slot) -> bool:
         """Somebody knows `slot` to be decided and we do not."""
