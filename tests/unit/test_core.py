@@ -261,7 +261,7 @@ def test_a_replica_that_works_off_what_piled_up_asks_once() -> None:
     world = World(3)
     leader = world.elect()
     frozen = (leader + 1) % 3
-    backlog = []
+    backlog: list[tuple[int, m.Envelope]] = []
     for number in range(1, 21):
         world.put(leader, number)
         backlog += world.take(m.Accept, to=frozen)
@@ -277,7 +277,7 @@ def test_a_replica_that_works_off_what_piled_up_asks_once() -> None:
     world.now += world.replicas[frozen].settings.retry
     world.step(frozen)
     [(_, again)] = world.take(m.CatchupRequest)
-    assert again.message.start == 20
+    assert again.message == m.CatchupRequest(20, 20)
 
 
 @pytest.mark.parametrize("n", [3, 5])
