@@ -53,8 +53,8 @@ sanitized() {
   rm -rf "$build/site"
   mkdir -p "$build/site/mpaxos"
   cp -as "$PWD"/src/mpaxos/. "$build/site/mpaxos/"
-  rm -f "$build"/site/mpaxos/_native*.so
-  cp "$build"/_native*.so "$build/mpaxos-load" "$build/site/mpaxos/"
+  rm -f "$build"/site/mpaxos/{_native,_compiled}*.so
+  cp "$build"/{_native,_compiled}*.so "$build/mpaxos-load" "$build/site/mpaxos/"
   # The interpreter .venv was made of: that of .venv would import the editable installation.
   PYTHON=$(.venv/bin/python -c 'import sys; print(sys._base_executable)')
   PYTHONPATH="$PWD/$build/site:$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
