@@ -24,7 +24,7 @@ BUDGET = 400
 HINTS = {
     "a vote that comes twice counts twice": 107,
     "a candidate forgets its own records": 115,
-    "holes are closed instead of filled": 159,
+    "holes are closed instead of filled": 1169,
     "a read without a quorum": 159,
     "requests below the lowest are run": 107,
     "a forgotten promise counts": 339,
@@ -123,7 +123,7 @@ def test_there_are_enough_mutants() -> None:
 
 def test_the_canary(monkeypatch: pytest.MonkeyPatch) -> None:
     """A seed that must fail with a known mistake, and must not without it."""
-    assert failure(9) is None
+    assert failure(19) is None
     monkeypatch.setattr(Learner, "vote", count_any_ballot(Learner.vote))
-    found = failure(9)
+    found = failure(19)
     assert found is not None and "while a majority holds" in found
