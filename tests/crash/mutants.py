@@ -247,8 +247,8 @@ MUTANTS = [
     Mutant(
         "the journal remembers too short a range of a value",
         "kv.cpp",
-        "    journal.remember(found.leaf, found.leaf->size());\n",
-        "    journal.remember(found.leaf, sizeof(Leaf));\n",
+        " journal.remember(leaf, leaf->size());\n",
+        " journal.remember(leaf, sizeof(Leaf));\n",
         "values",
         always=True,
     ),
