@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from mpaxos.client.options import Options
+from mpaxos.compiled import PURE
 from mpaxos.errors import ClientError, OutcomeUnknown
 from mpaxos.local import KV, LocalCluster
 from mpaxos.proxy import Link, Proxy
@@ -72,6 +73,11 @@ class ProxiedCluster(LocalCluster):
             if dialling == number:
                 words += ["--set", f"replicas.{accepting}.peer={link.address}"]
         return words
+
+    def environment(self) -> dict[str, str]:
+        # A service that breaks the protocol can only do so to its source.
+        broken = {} if self.config.service == KV else {PURE: "1"}
+        return super().environment() | broken
 
     def way(self, sender: int, receiver: int) -> Any:
         """The direction that carries messages of `sender` to `receiver`."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mpaxos.compiled import RUNS
 from mpaxos.core.replica import Replica
 from mpaxos.services.kv import KeyValue
 
@@ -27,4 +28,5 @@ class StaleReads(KeyValue):
     """Stale reads: see above."""
 
 
+assert RUNS.startswith("source"), "a compiled protocol cannot be broken"
 Replica._lead_or_follow = answer_at_once(Replica._lead_or_follow)  # type: ignore[method-assign]
