@@ -27,6 +27,7 @@ from typing import IO, Any, Self, TypeVar
 
 from mpaxos import config as cluster_config
 from mpaxos.client.admin import ask_blocking
+from mpaxos.compiled import PURE
 from mpaxos.config import ClusterConfig, example
 from mpaxos.config.files import process_variables
 from mpaxos.errors import ClientError, ConfigError, MpaxosError
@@ -156,7 +157,8 @@ class LocalCluster:
     def environment(self) -> dict[str, str]:
         """Variables of a replica process; what `serve` would otherwise re-execute itself for is
         already set."""
-        environ = {k: v for k, v in os.environ.items() if not k.startswith("MPAXOS_")}
+        mine = {k for k in os.environ if k.startswith("MPAXOS_") and k != PURE}
+        environ = {k: v for k, v in os.environ.items() if k not in mine}
         return environ | process_variables(self.config.durability, self.directory)
 
     def process(self, number: int) -> subprocess.Popen[bytes]:

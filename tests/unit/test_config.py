@@ -247,3 +247,8 @@ def test_agreement_ignores_what_may_differ() -> None:
     base = config.agreement(config.from_dict(plain()))
     for change in ({"protocol": {"heartbeat_ms": 9}}, {"name": "other"}):
         assert config.agreement(config.from_dict(plain(**change))) == base
+
+
+@pytest.mark.parametrize("name", ["MPAXOS_CLUSTER", "MPAXOS_LOG", "MPAXOS_PURE"])
+def test_a_variable_of_the_process_is_no_setting(file: Path, name: str) -> None:
+    assert config.load(file, environ={name: "1"}) == config.load(file, environ={})

@@ -54,7 +54,7 @@ ALLOWED = {
         "version",
     },
     "sim": {"core", "errors", "storage", "net", "machine", "runtime"},
-    "local": {"errors", "config", "client", "storage"},
+    "local": {"errors", "config", "client", "storage", "compiled"},
     "bench": {"errors", "_native", "config", "client", "machine", "containers", "local"},
     "demo": {"errors", "config", "client", "services", "local", "cli"},
     "cli": {

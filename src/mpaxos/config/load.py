@@ -24,7 +24,13 @@ from mpaxos.config.schema import (
 from mpaxos.config.values import Size, parse_size
 from mpaxos.errors import ConfigError
 
-PROCESS_VARIABLES = ("MPAXOS_CLUSTER", "MPAXOS_REPLICA", "MPAXOS_ADDRESS", "MPAXOS_LOG")
+PROCESS_VARIABLES = (
+    "MPAXOS_CLUSTER",
+    "MPAXOS_REPLICA",
+    "MPAXOS_ADDRESS",
+    "MPAXOS_LOG",
+    "MPAXOS_PURE",
+)
 """Variables of the command line that are no settings of a cluster."""
 
 _SECTIONS: dict[str, type[Section]] = {
