@@ -29,7 +29,7 @@ enum FrameKind : std::uint8_t {
 inline constexpr std::uint32_t kFrameMagic = 0x3178506d;  // "mPx1"
 inline constexpr std::uint8_t kFrameVersion = 1;
 inline constexpr std::uint16_t kProtocol = 1;
-inline constexpr std::uint16_t kPeerProtocol = 3;
+inline constexpr std::uint16_t kPeerProtocol = 4;
 
 struct FrameHeader {
   std::uint32_t magic;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,15 @@ SMALL = {"pool.size": "64 MiB", "pool.log_size": "16 MiB", "limits.max_reply_slo
 """Enough for any test here, and quick to make."""
 
 MakeCluster = Callable[..., LocalCluster]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def interruptible() -> Iterator[None]:
+    """Programs that are started here can be interrupted, even when the tests themselves were
+    started in the background of a shell that ignores SIGINT for them."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

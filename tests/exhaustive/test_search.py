@@ -9,12 +9,13 @@ import pytest
 
 from mpaxos.sim.exhaustive import SCOPES, Outcome, search
 from mpaxos.sim.exhaustive.search import Search
-from tests.sim.mutants import MUTANTS, RECOVERY_MUTANTS
+from tests.sim.mutants import EARLY_MUTANTS, MUTANTS, RECOVERY_MUTANTS
 
 FINISHED = "quick"
 CUT = {
     "crash": 12_000,
     "told": 8_000,
+    "early": 8_000,
     "slots": 8_000,
     "four": 8_000,
     "main": 8_000,
@@ -88,6 +89,17 @@ def test_a_mistake_in_recovery_is_found(name: str, monkeypatch: pytest.MonkeyPat
     outcome = Search(SCOPES[RECOVERY_MISTAKES[name]]).wander(3000)
     assert outcome.violation is not None, f"3,000 walks did not find that {name}"
     assert "chosen twice" in outcome.violation or "while a majority holds" in outcome.violation
+
+
+EARLY_MISTAKES = ["an early accept counts as a vote", "the leader's vote leaves early"]
+"""The third needs writes that are late by a turn, as in tests/sim/test_late.py."""
+
+
+@pytest.mark.parametrize("name", EARLY_MISTAKES)
+def test_a_mistake_with_early_accepts_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    EARLY_MUTANTS[name](monkeypatch)
+    outcome = Search(SCOPES["early"]).wander(3000)
+    assert outcome.violation is not None, f"3,000 walks did not find that {name}"
 
 
 @pytest.mark.parametrize("name", MISTAKES)

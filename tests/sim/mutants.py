@@ -332,6 +332,35 @@ def reopen_expired(command: Any) -> Any:
     return broken
 
 
+# ------------------------------------------------------------------ early accepts
+
+
+def early_accepts_are_votes(on_accept: Any) -> Any:
+    def broken(self: Replica, turn: Turn, sender: int, message: Accept) -> None:
+        on_accept(self, turn, sender, replace(message, vote=True))
+
+    return broken
+
+
+def early_accepts_tell_what_is_decided(propose: Any) -> Any:
+    def broken(self: Leadership, turn: Turn, wall: int, applied_upto: int) -> None:
+        propose(self, turn, wall, applied_upto)
+        for envelope in turn.output.early:
+            envelope.message.decided_upto = self._learner.decided_upto  # type: ignore[union-attr]
+
+    return broken
+
+
+def everything_is_early(step: Any) -> Any:
+    def broken(self: Replica, now: int, events: Any) -> Any:
+        output = step(self, now, events)
+        output.early += output.messages
+        output.messages = []
+        return output
+
+    return broken
+
+
 def halves(n: int) -> int:
     return n // 2
 
@@ -568,6 +597,15 @@ RECOVERY_MUTANTS: dict[str, tuple[Mutant, str]] = {
     ),
 }
 """Mistakes in recovery, and the durability setting to look for them in."""
+
+EARLY_MUTANTS: dict[str, Mutant] = {
+    "an early accept counts as a vote": wrap(Replica, "_on_accept", early_accepts_are_votes),
+    "an early accept tells what is decided": wrap(
+        Leadership, "propose", early_accepts_tell_what_is_decided
+    ),
+    "the leader's vote leaves early": wrap(Replica, "step", everything_is_early),
+}
+"""Mistakes with accepts that leave before the leader's own record is durable."""
 
 RECOVERY_SEEN_ELSEWHERE = {
     "any leader's answer will do",

@@ -72,7 +72,7 @@ class FakeLog:
 class World:
     """Replicas 0..n-1 whose messages wait in `wire` until the test delivers or drops them."""
 
-    def __init__(self, replicas: int, **settings: int) -> None:
+    def __init__(self, replicas: int, **settings: Any) -> None:
         self.n = replicas
         self.now = 0
         self.settings = settings
@@ -102,6 +102,7 @@ class World:
     def step(self, i: ReplicaId, *events: o.Event) -> o.Output:
         """One step of replica `i`, its output carried out; what it decided is applied at once."""
         output = self.replicas[i].step(self.now, list(events))
+        self.wire += [(i, envelope) for envelope in output.early]
         self.logs[i].write(output.writes)
         self.wire += [(i, envelope) for envelope in output.messages]
         self.decided[i] += [(d.slot, d.value.batch.digest) for d in output.decided]

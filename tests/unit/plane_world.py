@@ -16,6 +16,7 @@ PATIENCE = 30.0  # seconds until a condition that never comes fails the test
 
 HELLO, WELCOME, OPENED, REQUESTS, REPLIES, ADMIN, ADMIN_REPLY, BYE = range(1, 9)
 PEER_HELLO, PEER = 16, 17
+PEER_PROTOCOL = 4
 
 
 def frame(
@@ -56,7 +57,7 @@ def peer_hello(
     *,
     cluster: bytes = CLUSTER,
     agreement: int = 7,
-    protocol: int = 3,
+    protocol: int = PEER_PROTOCOL,
 ) -> bytes:
     head = struct.pack("<HHHH", protocol, sender, receiver, 0)
     return frame(PEER_HELLO, head + cluster + struct.pack("<QQ", 99, agreement))

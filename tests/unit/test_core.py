@@ -132,6 +132,33 @@ def test_leader_says_holds_only_for_what_was_accepted_in_its_own_ballot() -> Non
     assert any(isinstance(e.message, m.CatchupRequest) for _, e in world.wire)
 
 
+def test_an_early_accept_is_no_vote_and_tells_nothing_of_what_is_decided() -> None:
+    world = World(3, early_accepts=True)
+    leader = world.elect()
+    world.put(leader, 5)
+    world.settle()
+    world.put(leader, 6)
+    early = [e.message for e in world.outputs[leader].early if isinstance(e.message, m.Accept)]
+    assert [(a.slot, a.decided_upto, a.vote) for a in early] == 2 * [(2, 0, False)]
+    follower = (leader + 1) % 3
+    world.deliver(world.take(m.Accept, to=follower))
+    assert [d for _, d in world.decided[follower]] == [5]
+    world.deliver(world.take(m.Accepted, to=follower))  # the leader's own vote, durable by now
+    assert [d for _, d in world.decided[follower]] == [5, 6]
+
+
+def test_an_accept_that_is_sent_again_is_a_vote() -> None:
+    """The record was durable long ago; whoever missed the vote needs no other message."""
+    world = World(3, early_accepts=True)
+    leader = world.elect()
+    world.put(leader, 5)
+    world.take()
+    world.run(250)
+    follower = (leader + 1) % 3
+    world.deliver(world.take(m.Accept, to=follower))
+    assert [d for _, d in world.decided[follower]] == [5]
+
+
 def test_three_replicas_send_votes_to_the_leader_only() -> None:
     world = World(3)
     leader = world.elect()

@@ -124,6 +124,18 @@ def test_nothing_is_said_before_it_is_durable() -> None:
     assert world.slot == 1
 
 
+def test_what_rests_on_no_write_waits_for_none() -> None:
+    world = Scripted()
+    world.turn(turn(1, writes=True))
+    early = turn(2, writes=True)
+    early.early = [Envelope(7, Reject(Ballot(1, 0)))]
+    world.turn(early)
+    assert world.said == [("message", 7)]
+    world.durable = 2
+    world.turn(Output())
+    assert world.said == [("message", 7), ("message", 1), ("message", 2)]
+
+
 def test_later_turns_wait_behind_it_though_they_write_nothing() -> None:
     world = Scripted()
     world.turn(turn(1, writes=False))

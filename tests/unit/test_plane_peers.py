@@ -18,6 +18,7 @@ from mpaxos.core.types import Ballot, Value
 from mpaxos.net.adapter import NativePlane
 from tests.unit.plane_world import (
     PEER_HELLO,
+    PEER_PROTOCOL,
     Wire,
     World,
     entry,
@@ -76,7 +77,7 @@ def as_peer(world: World, replica: int = 1) -> Wire:
     wire = world.wire(world.planes[0].ports()[0])
     wire.send(peer_hello(replica, 0))
     kind, payload = wire.frame()
-    assert (kind, payload[:8]) == (PEER_HELLO, struct.pack("<HHHH", 3, 0, replica, 0))
+    assert (kind, payload[:8]) == (PEER_HELLO, struct.pack("<HHHH", PEER_PROTOCOL, 0, replica, 0))
     return wire
 
 

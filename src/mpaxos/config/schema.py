@@ -226,6 +226,7 @@ class ClusterConfig(Section, frozen=True, kw_only=True):
             max_apply_lag=p.max_apply_lag,
             catchup_slots=p.catchup_slots,
             catchup_bytes=p.catchup_bytes,
+            early_accepts=self.durability == "disk",
         )
 
 

@@ -13,7 +13,7 @@ from mpaxos.core.acceptor import Acceptor
 from mpaxos.core.invariant import invariant
 from mpaxos.core.learner import Learner
 from mpaxos.core.marks import Marks
-from mpaxos.core.messages import Accept, Heartbeat
+from mpaxos.core.messages import Accept, Accepted, Heartbeat
 from mpaxos.core.reads import ReadConfirmation
 from mpaxos.core.settings import Settings
 from mpaxos.core.turn import Turn
@@ -88,6 +88,13 @@ class Leadership:
     def propose(self, turn: Turn, wall: int, applied_upto: Slot) -> None:
         """Propose what waits, as far as the window, the log and the applier allow."""
         self._forget_decided()
+        first = self._next_slot
+        self._propose_all(turn, wall, applied_upto)
+        if self._settings.early_accepts and first < self._next_slot:
+            slots = list(range(first, self._next_slot))
+            turn.broadcast(Accepted(self.ballot, slots, applied_upto))
+
+    def _propose_all(self, turn: Turn, wall: int, applied_upto: Slot) -> None:
         while self._may_propose(applied_upto) and (value := self._next_value(wall)) is not None:
             slot = self._next_slot
             # The last eighth of the log is kept for taking over: a backlog must always fit.
@@ -106,7 +113,11 @@ class Leadership:
             self._next_slot += 1
             self._flying[slot] = turn.now
             self._learner.vote(slot, self.ballot, self._settings.replica)
-            turn.broadcast(Accept(self.ballot, slot, self._learner.decided_upto, [value]))
+            if self._settings.early_accepts:
+                # What is decided may rest on our own votes that are not durable yet.
+                turn.broadcast_early(Accept(self.ballot, slot, 0, [value], vote=False))
+            else:
+                turn.broadcast(Accept(self.ballot, slot, self._learner.decided_upto, [value]))
 
     def retry(self, turn: Turn) -> None:
         """Send accepts again that were not decided in time, to those who have not voted."""

@@ -38,12 +38,15 @@ class Promise(Message, tag="promise"):
 
 
 class Accept(Message, tag="accept"):
-    """Phase 2a. Sent only once the leader's own record is durable: it carries the leader's vote."""
+    """Phase 2a. With a `vote` it is sent only once the leader's own record is durable, and is the
+    leader's vote. Without, it says nothing of the leader's memory (`decided_upto` is 0, too): then
+    the vote follows, as an Accepted (Ongaro 2014, section 10.2.1, for Raft)."""
 
     ballot: Ballot
     slot: Slot
     decided_upto: Slot
     values: list[Value] = []
+    vote: bool = True
 
 
 class Accepted(Message, tag="accepted"):

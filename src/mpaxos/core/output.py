@@ -129,16 +129,18 @@ class ReadReady(msgspec.Struct):
 class Output(msgspec.Struct):
     """All that one step asks for, to be done in the order of the fields."""
 
+    early: list[Envelope] = []
+    """1. Messages that rest on no write, neither of this turn nor of one before."""
     writes: list[Write] = []
-    """1. Durable before anything below, in this order."""
+    """2. Durable before anything below, in this order."""
     messages: list[Envelope] = []
-    """2. May be lost, repeated, reordered."""
+    """3. May be lost, repeated, reordered; so may the early ones."""
     decided: list[Decided] = []
-    """3. In slot order, no gaps, once per incarnation."""
+    """4. In slot order, no gaps, once per incarnation."""
     reads: list[ReadReady] = []
-    """4. Answered once applied that far."""
+    """5. Answered once applied that far."""
     transfer: list[TransferStep] = []
-    """5. Parts of a state transfer; their results come back as events."""
+    """6. Parts of a state transfer; their results come back as events."""
     wake_at: Instant = 0
     """Call step again then, at the latest."""
     room: int = 0

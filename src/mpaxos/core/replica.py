@@ -294,8 +294,8 @@ class Replica(Views):
         if not self._follow(turn, message.ballot):
             return
         self._learner.leader_says(message.ballot, message.decided_upto)
-        # The accept is the leader's vote: its own record was durable before it was sent.
-        self._learner.vote(message.slot, message.ballot, sender)
+        if message.vote:
+            self._learner.vote(message.slot, message.ballot, sender)
         if not self._acceptor.accept(turn, message.ballot, message.slot, message.values[0]):
             return
         self._learner.vote(message.slot, message.ballot, self.settings.replica)

@@ -43,6 +43,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Digests are compared at slots that are multiples of this."""
     record_overhead: int = 128
     """Upper bound of what the log adds to the bytes of a batch."""
+    early_accepts: bool = False
+    """A leader's accepts leave before its own record is durable; its vote follows. That costs a
+    message more, and where a write takes long it is done while the others do theirs."""
 
     @property
     def horizon(self) -> int:

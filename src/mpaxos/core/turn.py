@@ -23,7 +23,7 @@ class Turn:
 
     def __init__(self, now: Instant, peers: tuple[ReplicaId, ...]) -> None:
         self.now = now
-        self.output = Output(writes=[], messages=[], decided=[], reads=[], transfer=[])
+        self.output = Output(early=[], writes=[], messages=[], decided=[], reads=[], transfer=[])
         self.written = 0
         """Bytes of log that this turn's records will take, an upper bound."""
         self._peers = peers
@@ -35,6 +35,11 @@ class Turn:
         """Send to every other replica."""
         for peer in self._peers:
             self.output.messages.append(Envelope(peer, message))
+
+    def broadcast_early(self, message: AnyMessage) -> None:
+        """Send to every other replica, before this turn's writes are durable."""
+        for peer in self._peers:
+            self.output.early.append(Envelope(peer, message))
 
     def write_promise(self, ballot: Ballot) -> None:
         self.output.writes.append(WritePromise(ballot))

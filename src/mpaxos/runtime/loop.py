@@ -1,7 +1,8 @@
 """The loop: one pass is one turn, and a turn is all that has arrived.
 
-    poll sockets -> step the protocol -> make its writes durable -> send its messages
-                 -> apply what is decided -> deliver replies -> a bit of a state transfer
+    poll sockets -> step the protocol -> send what rests on no write -> make its writes durable
+                 -> send its messages -> apply what is decided -> deliver replies
+                 -> a bit of a state transfer
 
 Python is entered once per turn, never once per request (but to run a machine that is written in
 Python). Everything that the protocol asks for is done in the order of its Output; nothing
@@ -96,6 +97,9 @@ class Loop:
         if self._background is not None:
             events += self._background.collect()
         output = self._replica.step(polled.now, events)
+        if output.early:
+            self._plane.send(output.early)
+            self._plane.flush()
         if self._held is None:
             if output.writes:
                 self._store.write(output.writes)

@@ -84,8 +84,10 @@ class Checker:
                     fail(f"{message} sent before its promise")
                 for slot in message.slots:
                     self._is_durable(node, slot, message.ballot, message)
-            elif isinstance(message, Accept):
+            elif isinstance(message, Accept) and message.vote:
                 self._is_durable(node, message.slot, message.ballot, message)
+            elif isinstance(message, Accept) and store.promised < message.ballot:
+                fail(f"{message} sent before its promise")
 
     def _is_durable(self, node: Node, slot: Slot, ballot: Ballot, message: object) -> None:
         if slot <= node.replica.decided_upto:

@@ -277,6 +277,7 @@ class Node:
             catchup_slots=8,
             state_credit=2048,
             state_patience=2 * SECOND,
+            early_accepts=plan.durability == "disk",
         )
 
     def clock(self) -> int:

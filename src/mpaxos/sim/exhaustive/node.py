@@ -120,7 +120,12 @@ class Node:
         self.decided_upto = self.mark.slot
         self.replica = Replica(
             Settings(
-                replica=self.id, replicas=scope.replicas, window=2, local_batches=2, mark_interval=1
+                replica=self.id,
+                replicas=scope.replicas,
+                window=2,
+                local_batches=2,
+                mark_interval=1,
+                early_accepts=scope.early,
             ),
             self.store.recovered(),
             self.store,
@@ -143,11 +148,15 @@ class Node:
         come back; None: do not crash. Raises InvariantViolated."""
         output = self.replica.step(0, [event])
         if writes is not None:
+            self._check_sent(output.early)
             self._write(output.writes[:writes])
-            return self.restart()
+            step = self.restart()
+            return Step(output.early + step.messages, step.decided)
         messages: list[Envelope] = []
         decided: list[tuple[Slot, Name]] = []
         while True:
+            self._check_sent(output.early)
+            messages += output.early
             self._write(output.writes)
             self._check_sent(output.messages)
             messages += [envelope for envelope in output.messages if self._is_in_scope(envelope)]
@@ -202,8 +211,8 @@ class Node:
                     told = [(ballot, 0)]
                 case Accepted(ballot=ballot, slots=slots):
                     told = [(ballot, slot) for slot in slots]
-                case Accept(ballot=ballot, slot=slot):
-                    told = [(ballot, slot)]
+                case Accept(ballot=ballot, slot=slot, vote=vote):
+                    told = [(ballot, slot if vote else 0)]
                 case _:
                     continue
             for ballot, slot in told:

@@ -28,6 +28,8 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
     """Replicas may fetch from others what they miss."""
     durability: str = "pmem"
     """What a crashed replica still knows; with `view` and `epoch` it has to recover first."""
+    early: bool = False
+    """Accepts leave before the leader's own writes, as with `disk`; a crash may come between."""
 
     @property
     def text(self) -> str:
@@ -46,6 +48,8 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
             parts.append("catch-up")
         if self.durability != "pmem":
             parts.append(f"durability {self.durability}")
+        if self.early:
+            parts.append("early accepts")
         return ", ".join(parts)
 
 
@@ -60,6 +64,7 @@ def _scope(
     applies: bool = False,
     catch_up: bool = False,
     durability: str = "pmem",
+    early: bool = False,
 ) -> Scope:
     return Scope(
         name=name,
@@ -71,6 +76,7 @@ def _scope(
         applies=applies,
         catch_up=catch_up,
         durability=durability,
+        early=early,
     )
 
 
@@ -80,6 +86,7 @@ SCOPES = {
         _scope("quick", 3, (0, 1), 1, heartbeats=False),
         _scope("crash", 3, (0, 1), 1, 1, heartbeats=False),
         _scope("told", 3, (0, 1), 1, applies=True),
+        _scope("early", 3, (0, 1), 1, 1, heartbeats=False, early=True),
         _scope("slots", 3, (0, 1), 2, heartbeats=False),
         _scope("three", 3, (0, 1, 2), 1, heartbeats=False),
         _scope("four", 3, (0, 1, 2, 1), 1, heartbeats=False),
@@ -92,6 +99,7 @@ SCOPES = {
         _scope("five", 5, (0, 1), 1, heartbeats=False),
         _scope("five-three", 5, (0, 1, 2), 1, heartbeats=False),
         _scope("five-crash", 5, (0, 1), 1, 1, heartbeats=False),
+        _scope("five-early", 5, (0, 1), 1, 1, heartbeats=False, early=True),
     )
 }
 """By name, the small ones first."""
