@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from mpaxos.core import output as o
 from mpaxos.core.messages import AnyMessage, Envelope
