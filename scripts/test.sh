@@ -9,7 +9,9 @@
 #   fuzz       tests/fuzz: every parser on bytes that were not meant for it
 #   linearizable  tests/linearizable: histories of real clusters behind a fault proxy
 #   cluster    tests/cluster: real processes
-# Words beginning with - or naming a path are handed to pytest. scripts/setup.sh must have run.
+# Tests of a stage run side by side, one process per processor and at most four (JOBS=1: one after
+# the other). Words beginning with - or naming a path are handed to pytest, and then tests run one
+# after the other, too, so that -s and --pdb work. scripts/setup.sh must have run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PWD/.venv/bin:$PATH"
@@ -31,6 +33,12 @@ lint() {
   say "mypy --strict"
   mypy
 }
+
+processors=$(nproc)
+jobs=${JOBS:-$((processors < 4 ? processors : 4))}
+if [ "$jobs" -gt 1 ] && [ ${#arguments[@]} = 0 ]; then
+  arguments=(-n "$jobs" --dist worksteal)
+fi
 
 # pytest DIRECTORY: its closing line says what ran
 run_pytest() {

@@ -44,21 +44,69 @@ class ClusterFailed(MpaxosError):
     """A replica did not do what was waited for; the text has the end of its log."""
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that nobody listens on.
+class _Ports:
+    """Ports for this process: a block that no other process takes as long as this one lives.
 
-    They lie below the range from which the kernel takes ports of outgoing connections: so none of
-    those can take one between this call and the start of a replica, or during its restart.
+    A replica that was killed does not listen on its ports, and will again: that nobody listens
+    does not make a port free. So each process claims a block, by a socket of a name that only one
+    can bind (an abstract one: it goes with the process, and belongs to the same network namespace
+    as the ports), and goes round in it.
+
+    The blocks lie below the range from which the kernel takes ports of outgoing connections: none
+    of those can take one between the choice and the start of a replica, or during its restart.
     """
-    found: list[int] = []
-    candidates = random.sample(range(15_000, 32_000), 2000)
-    for port in candidates:
-        if len(found) == count:
-            return found
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            found.append(port)
-    raise ConfigError("no free ports between 15000 and 32000 on 127.0.0.1")
+
+    FIRST, BLOCK, BLOCKS = 15_000, 200, 85
+    NAME = "mpaxos-ports"
+
+    def __init__(self) -> None:
+        self._owner = 0
+        self._claim: socket.socket | None = None
+        self._first = self._next = 0
+
+    def take(self, count: int) -> list[int]:
+        if self._owner != os.getpid():  # a fork has no block yet
+            self._claim_block()
+        found: list[int] = []
+        for _ in range(self.BLOCK):
+            if len(found) == count:
+                break
+            port = self._first + self._next
+            self._next = (self._next + 1) % self.BLOCK
+            with socket.socket() as probe, contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                found.append(port)
+        if len(found) < count:
+            last = self._first + self.BLOCK - 1
+            raise ConfigError(f"no {count} free ports from {self._first} to {last} on 127.0.0.1")
+        return found
+
+    def _claim_block(self) -> None:
+        for block in random.sample(range(self.BLOCKS), self.BLOCKS):
+            claim = socket.socket(socket.AF_UNIX)
+            try:
+                claim.bind(f"\0{self.NAME}-{block}")
+            except OSError:
+                claim.close()
+                continue
+            self._owner, self._claim = os.getpid(), claim
+            self._first, self._next = self.FIRST + block * self.BLOCK, 0
+            return
+        raise ConfigError(
+            f"{self.BLOCKS} processes of this machine run local clusters already, each with "
+            f"{self.BLOCK} ports: stop some, or give ports in a cluster file"
+        )
+
+
+_ports = _Ports()
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback interface that nobody listens on and no other process is given here.
+
+    Raises ConfigError when there are none.
+    """
+    return _ports.take(count)
 
 
 class LocalCluster:

@@ -122,7 +122,8 @@ def a_replica_lags(cell: Cell, load: Workload) -> None:
     cell.leave_behind(victim, load)
     cell.heal()
     cell.wait_all_take_part()
-    assert cell.switches(victim) == switches + 1, "it came back without a state transfer"
+    # More than one, when the load has overtaken an image.
+    assert cell.switches(victim) > switches, "it came back without a state transfer"
 
 
 def a_replica_is_wiped(cell: Cell, load: Workload) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import socket
 import struct
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from mpaxos import _native
 from mpaxos.core.messages import Accept, Envelope, Forward, Prepare
 from mpaxos.core.output import Output, PeerUp, Received
 from mpaxos.core.types import Ballot, Value
+from mpaxos.local import free_ports
 from mpaxos.net.adapter import NativePlane
 from tests.unit.plane_world import (
     PEER_HELLO,
@@ -36,13 +36,6 @@ def world() -> Iterator[World]:
     world = World()
     yield world
     world.close()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        number: int = probe.getsockname()[1]
-        return number
 
 
 def pair(world: World, **second: Any) -> None:
@@ -241,7 +234,7 @@ def test_a_message_to_several_peers_is_encoded_once(
 
 
 def test_restarts_of_either_side(world: World) -> None:
-    number = free_port()
+    (number,) = free_ports(1)
     first = {"peers": {1: NOBODY}, "listen_peer": ("127.0.0.1", number)}
     second = {"peers": {0: ("127.0.0.1", number)}}
     world.open(1, **second)
