@@ -46,6 +46,10 @@ nb::object as_tuple(const Event& event) {
       return nb::make_tuple(kind, event.token, as_bytes(event.bytes));
     case kEventNotice:
       return nb::make_tuple(kind, port_name(event.port), event.address, event.bytes);
+    case kEventMet:
+      return nb::make_tuple(kind, event.peer, event.birth.life, event.birth.birth);
+    case kEventEstranged:
+      return nb::make_tuple(kind, event.peer, event.bytes);
   }
   throw Error(ErrorKind::kInvariant, "an event of unknown kind");
 }
@@ -101,6 +105,15 @@ void construct(Plane* self, std::uint16_t replica, const nb::bytes& cluster,
   new (self) Plane(std::move(options));
 }
 
+void introduce(Plane& plane, std::uint64_t life, std::uint64_t birth, const nb::dict& met) {
+  std::map<std::uint16_t, Birth> others;
+  for (const auto& [peer, known] : met) {
+    const auto pair = nb::cast<std::pair<std::uint64_t, std::uint64_t>>(known);
+    others.emplace(nb::cast<std::uint16_t>(peer), Birth{pair.first, pair.second});
+  }
+  plane.introduce({life, birth}, std::move(others));
+}
+
 nb::dict counters(Plane& plane) {
   nb::dict all;
   for (const auto& [name, value] : plane.counters()) all[name.c_str()] = value;
@@ -117,6 +130,8 @@ void bind_plane(nb::module_& m) {
   m.attr("EVENT_READS") = static_cast<int>(kEventReads);
   m.attr("EVENT_ADMIN") = static_cast<int>(kEventAdmin);
   m.attr("EVENT_NOTICE") = static_cast<int>(kEventNotice);
+  m.attr("EVENT_MET") = static_cast<int>(kEventMet);
+  m.attr("EVENT_ESTRANGED") = static_cast<int>(kEventEstranged);
 
   const PlaneOptions standard;
   nb::class_<Plane>(m, "Plane", nb::is_final())
@@ -141,6 +156,7 @@ void bind_plane(nb::module_& m) {
       .def("wake", &Plane::wake)
       .def("counters", &counters)
       .def("set_identity", &Plane::set_identity, "cluster_name"_a, "machine"_a)
+      .def("introduce", &introduce, "life"_a, "birth"_a, "met"_a)
       .def("close", &Plane::close);
 }
 

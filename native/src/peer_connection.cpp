@@ -33,6 +33,11 @@ TimedBatches parse_values(std::string_view payload, std::size_t covered) {
   return values;
 }
 
+Violation other_version(const std::string& who, std::uint16_t protocol) {
+  return {Reason::kVersion, who + " speaks protocol " + std::to_string(protocol) +
+                                ", this replica " + std::to_string(kPeerProtocol)};
+}
+
 }  // namespace
 
 PeerConnection::PeerConnection(Hub& hub, PeerLinks& links, asio::ip::tcp::socket socket,
@@ -55,8 +60,13 @@ void PeerConnection::send_hello(std::uint16_t receiver) {
   hello.sender = options.replica;
   hello.receiver = receiver;
   std::memcpy(hello.cluster, options.cluster.data(), sizeof hello.cluster);
-  hello.incarnation = options.incarnation;
   hello.agreement = options.agreement;
+  hello.life = hub_.birth.life;
+  hello.birth = hub_.birth.birth;
+  if (const auto met = hub_.met.find(receiver); met != hub_.met.end()) {
+    hello.known_life = met->second.life;
+    hello.known_birth = met->second.birth;
+  }
   out_.begin_frame();
   out_.append(bytes_of(hello));
   out_.end_frame(kFramePeerHello);
@@ -77,6 +87,9 @@ std::size_t PeerConnection::frame_limit(std::uint8_t kind) const {
 void PeerConnection::on_frame(std::uint8_t kind, std::string_view payload, std::size_t covered) {
   if (greeted_) return on_message(kind, payload, covered);
   if (payload.size() != sizeof(PeerHello)) {
+    // The first field is the same in every version.
+    const auto protocol = payload.size() < 2 ? kPeerProtocol : read_struct<std::uint16_t>(payload);
+    if (protocol != kPeerProtocol) throw other_version("a peer", protocol);
     throw Violation{Reason::kProtocol, "a hello of the wrong size"};
   }
   on_hello(read_struct<PeerHello>(payload));
@@ -90,6 +103,7 @@ void PeerConnection::on_hello(const PeerHello& hello) {
     if (closed()) return;
   }
   check_hello(hello);
+  check_births(hello);
   greeted_ = true;
   link_->up(std::static_pointer_cast<PeerConnection>(shared_from_this()));
 }
@@ -98,9 +112,7 @@ void PeerConnection::check_hello(const PeerHello& hello) const {
   const auto& options = hub_.options();
   const auto sender = "replica " + std::to_string(hello.sender);
   if (hello.protocol != kPeerProtocol) {
-    throw Violation{Reason::kVersion, sender + " speaks protocol " +
-                                          std::to_string(hello.protocol) + ", this replica " +
-                                          std::to_string(kPeerProtocol)};
+    throw other_version(sender, hello.protocol);
   }
   if (std::memcmp(hello.cluster, options.cluster.data(), sizeof hello.cluster) != 0) {
     throw Violation{Reason::kMismatch,
@@ -129,6 +141,35 @@ void PeerConnection::check_hello(const PeerHello& hello) const {
                                            ": its settings differ from ours; the cluster file "
                                            "must be the same on all replicas"};
   }
+}
+
+// A replica whose data is lost must not come back as if it had never voted. It looks like a new
+// one, but for those who have met it.
+void PeerConnection::check_births(const PeerHello& hello) {
+  const auto sender = "replica " + std::to_string(hello.sender);
+  const auto& own = hub_.birth;
+  if (hello.known_birth != 0 && hello.known_birth != own.birth && hello.known_life >= own.life) {
+    const auto old = hello.known_life > own.life;
+    const auto text =
+        sender + " has met this replica before, and it had other data" +
+        (old ? ", in a later life. What is here was replaced and must not run any more, or it was"
+             : ". What is here was") +
+        " made by `mpaxos init` after those were lost, and would vote as if it had never voted."
+        " To have this replica back, remove it and run `mpaxos init --replace`: then it first"
+        " receives what it must know";
+    hub_.push({.kind = kEventEstranged, .peer = hello.sender, .bytes = text});
+    throw Violation{Reason::kMismatch, text};
+  }
+  auto& met = hub_.met[hello.sender];
+  if (hello.birth == met.birth) return;
+  if (met.birth != 0 && hello.life <= met.life) {
+    throw Violation{Reason::kMismatch,
+                    sender + " comes with other data than it had before: it was made anew, or was"
+                             " replaced and is the old one. Its votes do not count; it needs"
+                             " `mpaxos init --replace`"};
+  }
+  met = {hello.life, hello.birth};
+  hub_.push({.kind = kEventMet, .peer = hello.sender, .birth = met});
 }
 
 void PeerConnection::on_message(std::uint8_t kind, std::string_view payload,

@@ -33,6 +33,7 @@ class PeerConnection final : public FramedConnection {
   void send_hello(std::uint16_t receiver);
   void on_hello(const PeerHello& hello);
   void check_hello(const PeerHello& hello) const;
+  void check_births(const PeerHello& hello);
   void on_message(std::uint8_t kind, std::string_view payload, std::size_t covered);
   PeerLinks& links_;
   std::shared_ptr<PeerLink> link_;

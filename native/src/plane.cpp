@@ -152,6 +152,11 @@ void Plane::set_identity(const std::string& cluster_name, const std::string& mac
   hub_.machine = machine;
 }
 
+void Plane::introduce(Birth birth, std::map<std::uint16_t, Birth> met) {
+  hub_.birth = birth;
+  hub_.met = std::move(met);
+}
+
 void Plane::sweep_later() {
   const auto shortest = std::min(hub_.limits().handshake, hub_.limits().frame);
   const auto period = std::clamp(shortest / 4, kShortestSweep, kLongestSweep);

@@ -63,6 +63,7 @@ class Plane {
   void wake();
   std::vector<std::pair<std::string, std::uint64_t>> counters();
   void set_identity(const std::string& cluster_name, const std::string& machine);
+  void introduce(Birth birth, std::map<std::uint16_t, Birth> met);
   void close();
 
  private:

@@ -6,6 +6,7 @@
 #include <deque>
 #include <functional>
 #include <limits>
+#include <map>
 #include <memory>
 #include <string>
 #include <unordered_map>
@@ -60,6 +61,8 @@ class Hub {
   std::size_t max_request_frame() const;
   std::string cluster_name;
   std::string machine;
+  Birth birth;                          // of this replica's data
+  std::map<std::uint16_t, Birth> met;  // the other replicas
 
   // Turns
   // `votes`: whether votes of peers are waited for; others are held for a moment, so that they

@@ -23,6 +23,13 @@ struct Address {
   std::string text() const;
 };
 
+// Which data a replica comes with. `birth` is drawn when its directory is made; a directory that
+// takes the place of another begins a higher life.
+struct Birth {
+  std::uint64_t life = 0;
+  std::uint64_t birth = 0;  // 0: not known
+};
+
 struct PlaneOptions {
   std::uint16_t replica = 0;
   std::string cluster;  // 16 bytes
@@ -48,6 +55,8 @@ enum EventKind : int {
   kEventReads = 5,
   kEventAdmin = 6,
   kEventNotice = 7,
+  kEventMet = 8,
+  kEventEstranged = 9,
 };
 
 using TimedBatches = std::vector<std::pair<std::uint64_t, BatchPtr>>;
@@ -62,6 +71,7 @@ struct Event {
   TimedBatches values = {};
   std::string bytes = {};    // control part, admin request, reason of a notice
   std::string address = {};  // of a notice
+  Birth birth = {};          // of a replica that was met
 };
 
 struct Counters {

@@ -29,7 +29,7 @@ enum FrameKind : std::uint8_t {
 inline constexpr std::uint32_t kFrameMagic = 0x3178506d;  // "mPx1"
 inline constexpr std::uint8_t kFrameVersion = 1;
 inline constexpr std::uint16_t kProtocol = 1;
-inline constexpr std::uint16_t kPeerProtocol = 4;
+inline constexpr std::uint16_t kPeerProtocol = 5;
 
 struct FrameHeader {
   std::uint32_t magic;
@@ -63,10 +63,13 @@ struct PeerHello {
   std::uint16_t receiver;
   std::uint16_t reserved;
   char cluster[16];
-  std::uint64_t incarnation;
   std::uint64_t agreement;
+  std::uint64_t life;         // the sender's
+  std::uint64_t birth;        // of the sender's data
+  std::uint64_t known_life;   // of the receiver, when the sender met it
+  std::uint64_t known_birth;  // 0: the sender has not met it
 };
-static_assert(sizeof(PeerHello) == 40);
+static_assert(sizeof(PeerHello) == 64);
 
 struct PeerPrefix {
   std::uint32_t control_length;

@@ -79,6 +79,8 @@ EVENT_BATCH: int  # (kind, Batch)
 EVENT_READS: int  # (kind, Batch)
 EVENT_ADMIN: int  # (kind, token, bytes)
 EVENT_NOTICE: int  # (kind, port: str, address: str, reason: str)  a connection closed for cause
+EVENT_MET: int  # (kind, peer, life, birth)  comes before its EVENT_PEER_UP, when it is news
+EVENT_ESTRANGED: int  # (kind, peer, reason: str)  it knows this replica with other data
 
 @final
 class Plane:
@@ -128,6 +130,9 @@ class Plane:
         """Connections, bytes, frames, and closed_<reason> counts."""
     def set_identity(self, cluster_name: str, machine: str) -> None:
         """Texts sent to clients in the welcome."""
+    def introduce(self, life: int, birth: int, met: dict[int, tuple[int, int]]) -> None:
+        """Which data this replica comes with, and with which (life, birth) it has met others; 0 is
+        a birth that is not known. A peer with other data and no higher life is refused."""
     def close(self) -> None: ...
 
 # ---------------------------------------------------------------- persistent memory

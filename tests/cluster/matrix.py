@@ -108,6 +108,15 @@ class Cell(LocalCluster):
         done = self.run("init", "--replica", str(victim), "--replace")
         assert done.returncode == 0, done.stderr
 
+    def made_anew_is_refused(self, victim: int) -> None:
+        """A replica lost all it had, and an operator makes a first one where `--replace` is due:
+        the others, who have met the one that was lost, do not let it vote."""
+        shutil.rmtree(self.config.directory(victim))
+        done = self.run("init", "--replica", str(victim))
+        assert done.returncode == 0, done.stderr
+        said = self.refusal(victim)
+        assert "has met this replica before" in said and "mpaxos init --replace" in said
+
     def cut_off(self, *victims: int) -> None:
         """These hear each other, and nobody else."""
         for ends, link in self.links.items():

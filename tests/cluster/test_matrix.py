@@ -136,6 +136,7 @@ def a_replica_is_wiped(cell: Cell, load: Workload) -> None:
     assert refused.returncode == 3 and "was initialised before" in refused.stderr
     cell.leave_behind(victim, load)
     switches = cell.switches(victim)
+    cell.made_anew_is_refused(victim)
     cell.replace(victim)
     cell.start([victim])
     cell.wait_all_take_part()

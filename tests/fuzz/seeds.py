@@ -160,7 +160,7 @@ def _peer() -> list[bytes]:
         hello + frame(PEER, struct.pack("<II", 0, 0x0AAA_AAAB) + bytes(24), covered=16),
         peer_hello(2, 1, cluster=targets.CLUSTER),
         peer_hello(5, 0, cluster=bytes(16)),
-        frame(PEER_HELLO, bytes(40)),
+        frame(PEER_HELLO, bytes(64)),
     ]
     accepted = [bytes([flags]) + stream for stream in streams for flags in (1, 0x0C)]
     dialled = peer_hello(1, 0, cluster=targets.CLUSTER) + peer_message(b"x", [])

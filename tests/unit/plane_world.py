@@ -16,7 +16,7 @@ PATIENCE = 30.0  # seconds until a condition that never comes fails the test
 
 HELLO, WELCOME, OPENED, REQUESTS, REPLIES, ADMIN, ADMIN_REPLY, BYE = range(1, 9)
 PEER_HELLO, PEER = 16, 17
-PEER_PROTOCOL = 4
+PEER_PROTOCOL = 5
 
 
 def frame(
@@ -58,9 +58,12 @@ def peer_hello(
     cluster: bytes = CLUSTER,
     agreement: int = 7,
     protocol: int = PEER_PROTOCOL,
+    born: tuple[int, int] = (1, 0),
+    known: tuple[int, int] = (0, 0),
 ) -> bytes:
+    """`born`: life and birth of the sender; `known`: those with which it met the receiver."""
     head = struct.pack("<HHHH", protocol, sender, receiver, 0)
-    return frame(PEER_HELLO, head + cluster + struct.pack("<QQ", 99, agreement))
+    return frame(PEER_HELLO, head + cluster + struct.pack("<5Q", agreement, *born, *known))
 
 
 def peer_message(

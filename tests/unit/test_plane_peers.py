@@ -300,11 +300,13 @@ STRANGERS = {
     "sender": (peer_hello(5, 0), "mismatch", "replica 5 is not one of the peers"),
     "itself": (peer_hello(0, 0), "mismatch", "replica 0 is not one of the peers"),
     "protocol": (peer_hello(1, 0, protocol=9), "version", "speaks protocol 9"),
-    "short": (frame(PEER_HELLO, bytes(39)), "protocol", "wrong size"),
-    "long": (frame(PEER_HELLO, bytes(41)), "oversize", "limit is 40"),
+    "older": (frame(PEER_HELLO, b"\4" + bytes(39)), "version", "speaks protocol 4"),
+    "short": (frame(PEER_HELLO, b"\5" + bytes(62)), "protocol", "wrong size"),
+    "empty": (frame(PEER_HELLO, b""), "protocol", "wrong size"),
+    "long": (frame(PEER_HELLO, bytes(65)), "oversize", "limit is 64"),
     "no hello": (peer_message(b"", []), "protocol", "before the hello"),
     "client": (frame(1, bytes(16)), "protocol", "kind 1 before"),
-    "crc": (frame(PEER_HELLO, bytes(40), spoil=1), "crc", "checksum"),
+    "crc": (frame(PEER_HELLO, bytes(64), spoil=1), "crc", "checksum"),
     "magic": (b"SSH-2.0\r\n", "garbage", "wrong magic"),
 }
 

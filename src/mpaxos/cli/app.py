@@ -119,7 +119,8 @@ def init(
     """Make the data of a replica, as its durability asks, and a marker of cluster and replica.
 
     Done once in the life of a replica, before its first `serve`. What exists is never touched: a
-    replica that lost its data must not come back empty under its id. Room for the log, and for
+    replica that lost its data must not come back empty under its id (the others would notice and
+    refuse it). Room for the log, and for
     the state where it is persistent, is reserved now: a full device shows here and not later.
 
     mpaxos init -c cluster.toml --replica 0

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any, cast
 
 from mpaxos import _native
 from mpaxos.core.messages import Accepted, AnyMessage, Envelope, HeartbeatReply, Message
 from mpaxos.core.output import Event, LocalBatch, LocalReads, Output, PeerDown, PeerUp, Received
-from mpaxos.errors import WireError, invariant
+from mpaxos.errors import StorageForgotten, WireError, invariant
 from mpaxos.net import codec
 from mpaxos.net.plane import AdminRequest, Notice, Polled
 
@@ -36,12 +37,20 @@ _LIVES = _fields_by_kind("lives", "life")
 class NativePlane:
     """Wraps a `_native.Plane`; implements mpaxos.net.plane.Plane for native replies."""
 
-    def __init__(self, plane: _native.Plane) -> None:
+    def __init__(
+        self, plane: _native.Plane, meet: Callable[[int, int, int], None] | None = None
+    ) -> None:
+        """`meet`: called with replica, life and birth when another replica comes with data that it
+        was not met with before (mpaxos.storage.lives)."""
         self._plane = plane
+        self._meet = meet
         self._undecodable = 0
 
     def poll(self, output: Output) -> Polled:
-        """See Plane.poll. A peer's message that does not decode is logged, counted, dropped."""
+        """See Plane.poll. A peer's message that does not decode is logged, counted, dropped.
+
+        Raises StorageForgotten when a peer has met this replica with other data.
+        """
         now, raw = self._plane.poll(output.wake_at, output.room, output.quorum, output.votes)
         polled = Polled(now, [], [], [])
         for item in raw:
@@ -70,10 +79,16 @@ class NativePlane:
         elif kind == _native.EVENT_ADMIN:
             polled.admin.append(AdminRequest(item[1], item[2]))
             return
-        else:
-            invariant(kind == _native.EVENT_NOTICE, f"an event of unknown kind {kind}")
+        elif kind == _native.EVENT_NOTICE:
             polled.notices.append(Notice(item[1], item[2], item[3]))
             return
+        elif kind == _native.EVENT_MET:
+            if self._meet is not None:
+                self._meet(item[1], item[2], item[3])
+            return
+        else:
+            invariant(kind == _native.EVENT_ESTRANGED, f"an event of unknown kind {kind}")
+            raise StorageForgotten(item[2])
         polled.events.append(event)
 
     def _check(self, message: AnyMessage) -> AnyMessage:

@@ -17,6 +17,7 @@ from mpaxos.machine.host import MachineHost
 from mpaxos.net.adapter import NativePlane
 from mpaxos.runtime.applier import Applier, InlineApplier, Machine, NativeMachine, ThreadedApplier
 from mpaxos.runtime.snapshotter import Snapshotter
+from mpaxos.storage.lives import Lives, LivesFile
 from mpaxos.storage.memory import Memory
 from mpaxos.storage.restore import replay
 from mpaxos.storage.store import KeptLog
@@ -25,9 +26,10 @@ log = logging.getLogger("mpaxos")
 
 
 def make_plane(
-    config: ClusterConfig, number: int, incarnation: int
+    config: ClusterConfig, number: int, incarnation: int, lives: LivesFile
 ) -> tuple[_native.Plane, NativePlane]:
-    """Bind all ports; the sockets, and what the loop sees of them."""
+    """Bind all ports; the sockets, and what the loop sees of them. Nobody is talked to before
+    introduce()."""
     limits = config.limits
     plane = _native.Plane(
         replica=number,
@@ -44,7 +46,12 @@ def make_plane(
         max_connections=limits.max_connections,
     )
     plane.set_identity(config.name, config.service)
-    return plane, NativePlane(plane)
+    return plane, NativePlane(plane, lives.meet)
+
+
+def introduce(plane: _native.Plane, lives: Lives) -> None:
+    """Let the sockets say which data this replica has, and compare others with those it met."""
+    plane.introduce(lives.life, lives.birth, lives.met)
 
 
 def make_machine(service: type, config: ClusterConfig, engine: Engine, time: int) -> Machine:

@@ -77,9 +77,10 @@ class Process:
         self._machine = assemble.make_machine(service, config, engine, memory.pool.applied_time)
         assemble.catch_up_locally(memory, self._machine)
         # From here on clients find a replica; and a port in use must not cost a life.
-        self._sockets, self._plane = assemble.make_plane(config, number, incarnation)
+        self._sockets, self._plane = assemble.make_plane(config, number, incarnation, memory.lives)
         if fresh:
             memory.lives.begin(config.durability)
+        assemble.introduce(self._sockets, memory.lives.lives)
         recovered = assemble.recovered(memory)
         memory.accept()
         applier = assemble.make_applier(service, self._machine, self._plane)

@@ -5,12 +5,19 @@ was replaced) begins a new *life*: a number that only ever grows, and is durable
 of that life is said. A message of an earlier life then cannot be taken for one of the present.
 Who keeps everything stays in life 1 through all its restarts.
 
-The file `lives` holds the own life and the newest known one of each other replica. It is written
-at a start that begins a new life, and when another replica's new life is heard of: hardly ever.
+Somebody who forgets it all and does not say so would be a danger: a directory that was lost and
+made once more with a plain `mpaxos init`. So each directory has a number of its own, its *birth*,
+and replicas remember with which one they have met each other: whoever comes with another one, and
+in no later life, is refused, and told why (native/src/peer_connection.cpp, check_births).
+
+The file `lives` holds the own life and the newest known one of each other replica, and births. It
+is written at a start that begins a new life, and when another replica is met or its new life is
+heard of: hardly ever.
 """
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 
 import msgspec
@@ -35,6 +42,10 @@ class Lives(msgspec.Struct):
     """It has to recover before it votes: it has forgotten something, or was replaced."""
     known: tuple[int, ...] = ()
     """The newest known life of each replica, by id; empty: all are in their first one."""
+    birth: int = 0
+    """Drawn when the directory was made; 0: before there were births."""
+    met: dict[int, tuple[int, int]] = {}
+    """The life and birth with which each other replica was met last, by id."""
 
 
 class LivesFile:
@@ -47,7 +58,8 @@ class LivesFile:
 
     @classmethod
     def create(cls, directory: Path, identity: Identity, lives: Lives) -> LivesFile:
-        """Make or replace it. Raises StorageFull."""
+        """Make or replace it, with a birth of its own. Raises StorageFull."""
+        lives.birth = secrets.randbits(62) + 1
         file = cls(directory / LIVES, identity, lives)
         file.save()
         return file
@@ -72,6 +84,12 @@ class LivesFile:
                 "let it be replaced by a new one under its id (`mpaxos init --replace`), or stop "
                 "all and begin a new cluster; to keep more, choose another durability"
             )
+
+    def meet(self, replica: int, life: int, birth: int) -> None:
+        """Another replica connected with these data: durable on return, so that before any of its
+        votes. Raises StorageFull."""
+        self.lives.met[replica] = (life, birth)
+        self.save()
 
     def begin(self, durability: str) -> None:
         """This replica is about to take part: begin a new life where that is due, durably.
