@@ -15,7 +15,7 @@ from importlib.util import source_hash
 from pathlib import Path
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
-RECORDS = ("messages", "output", "sessions", "settings", "transfer_io", "types")
+RECORDS = ("messages", "output", "sessions", "settings", "standing", "transfer_io", "types")
 """Modules of core that stay as they are. msgspec decodes records after their annotations, and mypyc
 keeps of `list[tuple[int, bytes]]` only the `list`; there is nothing in them to make faster."""
 BESIDE_CORE = (

@@ -46,4 +46,5 @@ NB_MODULE(_native, m) {
   mpaxos::bind_engine(m);
   mpaxos::bind_image(m);
   mpaxos::bind_wal(m);
+  mpaxos::bind_steady(m);
 }

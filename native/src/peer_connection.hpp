@@ -84,10 +84,13 @@ class PeerLinks {
   void start();
   void stop();
   std::shared_ptr<PeerLink> find(std::uint16_t peer) const;
+  // Dropped, and counted, when `peer` is not connected.
+  void send(std::uint16_t peer, std::string_view control, const TimedBatches& values, bool vote);
   // Some peer that is ours to dial is not connected.
   bool dialling() const;
 
  private:
+  Hub& hub_;
   std::map<std::uint16_t, std::shared_ptr<PeerLink>> links_;
 };
 

@@ -147,7 +147,7 @@ void PeerLink::lost(const PeerConnection* connection, bool dialled) {
   if (dialled && !current_) retry();
 }
 
-PeerLinks::PeerLinks(Hub& hub) {
+PeerLinks::PeerLinks(Hub& hub) : hub_(hub) {
   for (const auto& [peer, address] : hub.options().peers) {
     links_.emplace(peer, std::make_shared<PeerLink>(hub, *this, peer, address));
   }
@@ -169,6 +169,16 @@ bool PeerLinks::dialling() const {
 std::shared_ptr<PeerLink> PeerLinks::find(std::uint16_t peer) const {
   const auto found = links_.find(peer);
   return found == links_.end() ? nullptr : found->second;
+}
+
+void PeerLinks::send(std::uint16_t peer, std::string_view control, const TimedBatches& values,
+                     bool vote) {
+  const auto found = links_.find(peer);
+  if (found == links_.end() || !found->second->current()) {
+    ++hub_.counters().peer_dropped;
+    return;
+  }
+  found->second->current()->send(control, values, vote);
 }
 
 }  // namespace mpaxos

@@ -74,6 +74,10 @@ void Plane::serve_asio() {
 std::pair<std::int64_t, std::vector<Event>> Plane::poll(std::int64_t until, std::int64_t room,
                                                         bool quorum, bool votes) {
   const auto last = std::min(until, monotonic_now() + kLongestPoll);
+  if (steady_ && steady_->active()) {
+    room = std::min(room, steady_->room_for_batches());
+    votes = steady_->awaits_votes();
+  }
   hub_.begin_turn(quorum, votes);
   room = hub_.hand_out(room);
   while (!closed_) {
@@ -87,6 +91,8 @@ std::pair<std::int64_t, std::vector<Event>> Plane::poll(std::int64_t until, std:
     const auto patience = sleep ? std::min(deadline, asio_due_) - monotonic_now() : 0;
     const bool undisturbed = hub_.serve_ready(std::max<std::int64_t>(patience, 0));
     room = hub_.hand_out(room);
+    if (take_ordinary(room) && !woken_ && undisturbed && monotonic_now() < last) continue;
+    if (has_results()) break;
     if (hub_.has_events() || woken_.exchange(false) || !undisturbed) break;
     hub_.flush();
     if (hub_.has_events() || monotonic_now() >= std::min(last, hub_.held_until())) break;
@@ -99,14 +105,29 @@ std::pair<std::int64_t, std::vector<Event>> Plane::poll(std::int64_t until, std:
   return {monotonic_now(), hub_.take_events()};
 }
 
+// Takes a turn without the protocol, if there is a mandate for it and the events allow it. True
+// when all of them are taken, and nothing needs Python because of it.
+bool Plane::take_ordinary(std::int64_t& room) {
+  if (!steady_ || !steady_->active() || !hub_.has_events()) return false;
+  auto events = hub_.take_events();
+  const auto taken = steady_->run(events, monotonic_now());
+  if (taken > 0) {
+    events.erase(events.begin(), events.begin() + static_cast<std::ptrdiff_t>(taken));
+    room = steady_->room_for_batches();
+    hub_.begin_turn(true, steady_->awaits_votes());
+  }
+  const bool all = events.empty();
+  if (!all) hub_.give_back(std::move(events));
+  return all && !steady_->has_results();
+}
+
+void Plane::attach(Steady& steady, FilePool& pool, Engine* engine) {
+  steady_.emplace(hub_, links_, steady, pool, engine);
+}
+
 void Plane::send(std::uint16_t peer, std::string_view control, const TimedBatches& values,
                  bool vote) {
-  const auto link = links_.find(peer);
-  if (!link || !link->current()) {
-    ++hub_.counters().peer_dropped;
-    return;
-  }
-  link->current()->send(control, values, vote);
+  links_.send(peer, control, values, vote);
 }
 
 void Plane::answer(std::uint64_t token, std::string_view data) {

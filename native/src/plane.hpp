@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -14,6 +15,7 @@
 
 #include "peer_connection.hpp"
 #include "plane_hub.hpp"
+#include "plane_steady.hpp"
 #include "plane_types.hpp"
 #include "replies.hpp"
 
@@ -66,7 +68,15 @@ class Plane {
   void introduce(Birth birth, std::map<std::uint16_t, Birth> met);
   void close();
 
+  // From now on ordinary turns are taken within poll() whenever `steady` has a mandate. All three
+  // outlive this; no engine: what is decided is handed out.
+  void attach(Steady& steady, FilePool& pool, Engine* engine);
+  bool has_results() const { return steady_ && steady_->has_results(); }
+  std::vector<Settled> take_decided() { return steady_->take_decided(); }
+  std::vector<Item> take_reads() { return steady_->take_reads(); }
+
  private:
+  bool take_ordinary(std::int64_t& room);
   void sweep_later();
   void serve_asio();
   asio::io_context io_;  // first: everything below refers to it
@@ -78,6 +88,7 @@ class Plane {
   std::int64_t asio_due_ = 0;
   std::int64_t asio_period_ = 0;  // ns
   bool closed_ = false;
+  std::optional<SteadyRunner> steady_;
 };
 
 }  // namespace mpaxos

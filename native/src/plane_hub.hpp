@@ -80,6 +80,8 @@ class Hub {
   std::int64_t held_until() const { return held_ == 0 ? kNever : held_until_; }
   // All, also what was held.
   std::vector<Event> take_events();
+  // What was taken and is for somebody else; nothing came in between.
+  void give_back(std::vector<Event> events) { events_ = std::move(events); }
   void push(Event event) { events_.push_back(std::move(event)); }
   void push_vote(Event event);
   void notice(Port port, const std::string& address, const std::string& reason);

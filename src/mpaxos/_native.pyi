@@ -3,7 +3,7 @@
 Times are nanoseconds. All calls that do work release the GIL. Errors are those of mpaxos.errors.
 """
 
-from typing import final
+from typing import Any, final
 
 # ---------------------------------------------------------------- digests, frames
 
@@ -80,6 +80,9 @@ EVENT_READS: int  # (kind, Batch)
 EVENT_ADMIN: int  # (kind, token, bytes)
 EVENT_NOTICE: int  # (kind, port: str, address: str, reason: str)  a connection closed for cause
 EVENT_MET: int  # (kind, peer, life, birth)  comes before its EVENT_PEER_UP, when it is news
+EVENT_SETTLED: (
+    int  # (kind, [(slot, time, Batch)], [Batch])  of ordinary turns: first, to be applied
+)
 EVENT_ESTRANGED: int  # (kind, peer, reason: str)  it knows this replica with other data
 
 @final
@@ -130,10 +133,68 @@ class Plane:
         """Connections, bytes, frames, and closed_<reason> counts."""
     def set_identity(self, cluster_name: str, machine: str) -> None:
         """Texts sent to clients in the welcome."""
+    def attach(self, steady: Steady, pool: Pool, engine: Engine | None) -> None:
+        """Take ordinary turns within poll() while `steady` has a mandate. All three are kept."""
     def introduce(self, life: int, birth: int, met: dict[int, tuple[int, int]]) -> None:
         """Which data this replica comes with, and with which (life, birth) it has met others; 0 is
         a birth that is not known. A peer with other data and no higher life is refused."""
     def close(self) -> None: ...
+
+# ---------------------------------------------------------------- ordinary turns
+
+@final
+class Steady:
+    """Takes ordinary turns of the protocol under a mandate (native/src/steady.hpp). A replica only
+    begins and ends mandates, its Plane does the rest; the simulated world drives it event by
+    event, with batches of its own."""
+
+    def __init__(
+        self,
+        *,
+        replica: int,
+        replicas: int,
+        window: int,
+        local_batches: int,
+        max_apply_lag: int,
+        mark_interval: int,
+        record_overhead: int,
+        log_size: int,
+        epoch: int,
+        incarnation: int,
+    ) -> None: ...
+    @property
+    def active(self) -> bool: ...
+    @property
+    def room(self) -> int:
+        """Batches of own clients that are welcome."""
+    def begin(self, standing: tuple[Any, ...]) -> None:
+        """The fields of mpaxos.core.standing.Standing, in order."""
+    def end(self) -> tuple[Any, ...] | None:
+        """The same; None when no turn was taken."""
+    def copy(self) -> Steady: ...
+    def begin_turn(self, now: int) -> bool: ...
+    def on_batch(self, batch: Any) -> bool: ...
+    def on_reads(self, batch: Any) -> bool: ...
+    def on_message(self, sender: int, message: tuple[Any, ...]) -> bool:
+        """(kind, ballot, slot or number, decided, applied, time, mark, vote, batch)"""
+    def on_applied(self, slot: int, marks: list[Any]) -> None: ...
+    def on_room(self, room: int) -> None: ...
+    def finish(self) -> tuple[list[Any], list[Any], list[Any], list[Any]]:
+        """Records (slot, time, batch), letters (kind, to or -1 for all, slot or number, decided,
+        applied, time, mark, batch), decided like records, batches of reads."""
+    @staticmethod
+    def encoded(
+        kind: str,
+        ballot: tuple[int, int],
+        slot: int,
+        decided: int,
+        applied: int,
+        mark: tuple[int, int],
+    ) -> bytes:
+        """The control part of a letter."""
+    @staticmethod
+    def decoded(control: bytes, values: int) -> tuple[Any, ...] | None:
+        """(kind, ballot, slot or slots or number, decided, applied, mark, vote), or None."""
 
 # ---------------------------------------------------------------- persistent memory
 

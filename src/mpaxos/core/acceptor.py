@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from mpaxos.core.invariant import invariant
 from mpaxos.core.settings import Settings
+from mpaxos.core.standing import Flight
 from mpaxos.core.turn import Turn
 from mpaxos.core.types import Ballot, LogReader, Record, Recovered, Slot, Value
 
@@ -118,6 +119,21 @@ class Acceptor:
         for slot in self._settled:
             self._recent.pop(slot, None)
         self._settled.clear()
+
+    def recent(self, slot: Slot) -> Record | None:
+        """The record of `slot` if it was accepted in this incarnation and is not settled."""
+        return self._recent.get(slot)
+
+    def adopt(self, ballot: Ballot, flights: list[Flight], decided: Slot, room: int) -> None:
+        """Records of `ballot` were made durable elsewhere; those of `flights` are not settled."""
+        self._recent = {
+            slot: Record(slot, ballot, Value(batch, time))
+            for slot, time, _, _, batch in flights
+            if batch is not None
+        }
+        self.last_slot = max([self.last_slot, decided, *self._recent])
+        self.settled_upto = decided
+        self.room = room
 
     def truncate(self, turn: Turn, upto: Slot) -> None:
         """Give up records of slots up to `upto`, all of which are applied here."""

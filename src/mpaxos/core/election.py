@@ -89,6 +89,17 @@ class Election:
         self._deadline = now + self._patience
         return new
 
+    def follows(self, ballot: Ballot) -> bool:
+        """This replica follows the leader of `ballot`, and seeks no votes itself."""
+        following = self.phase is Phase.FOLLOWER and self.ballot == ballot
+        return following and self.leader == ballot.leader
+
+    def heard(self, at: Instant) -> None:
+        """The leader that is followed was heard; 0: it was not."""
+        if at > 0:
+            self._heard_at = at
+            self._deadline = at + self._patience
+
     def abandon(self, now: Instant) -> None:
         """No leader is known (any more): wait a while, then seek votes."""
         self.leader = None

@@ -12,12 +12,13 @@ from collections import OrderedDict, deque
 from mpaxos.core.acceptor import Acceptor
 from mpaxos.core.invariant import invariant
 from mpaxos.core.learner import Learner
-from mpaxos.core.marks import Marks
+from mpaxos.core.marks import NO_MARK, Marks
 from mpaxos.core.messages import Accept, Accepted, Heartbeat
 from mpaxos.core.reads import ReadConfirmation
 from mpaxos.core.settings import Settings
+from mpaxos.core.standing import Standing
 from mpaxos.core.turn import Turn
-from mpaxos.core.types import Ballot, Batch, Instant, ReplicaId, Slot, Value, majority
+from mpaxos.core.types import Ballot, Batch, Instant, Mark, ReplicaId, Slot, Value, majority
 
 BatchId = tuple[ReplicaId, int, int]
 
@@ -53,6 +54,8 @@ class Leadership:
         self._backlog = deque(sorted(backlog.items()))
         self._queue: deque[Batch] = deque()
         self._proposed: OrderedDict[BatchId, None] = OrderedDict()
+        self._seen: dict[ReplicaId, tuple[int, int]] = {}
+        """Of each origin, the newest incarnation and the highest number remembered."""
         self._next_slot = learner.decided_upto + 1
         self._last_backlog = max(backlog, default=0)
         self._last_time = max([last_time] + [value.time for value in backlog.values()])
@@ -118,6 +121,46 @@ class Leadership:
                 turn.broadcast_early(Accept(self.ballot, slot, 0, [value], vote=False))
             else:
                 turn.broadcast(Accept(self.ballot, slot, self._learner.decided_upto, [value]))
+
+    # -- mandates (mpaxos.core.mandate) ----------------------------------------------------
+
+    @property
+    def flying(self) -> OrderedDict[Slot, Instant]:
+        """Slots proposed and not yet decided, with the time they were last sent."""
+        return self._flying
+
+    def is_steady(self) -> bool:
+        """Nothing of earlier ballots is left to propose."""
+        first_free = self._acceptor.last_slot + 1
+        return not self._backlog and self._next_slot == first_free > self._last_backlog
+
+    def describe(self, standing: Standing) -> None:
+        """Fill in what a leader knows."""
+        standing.proposed_time = self._last_time
+        standing.queue = list(self._queue)
+        standing.seen = [(origin, *seen) for origin, seen in self._seen.items()]
+        standing.peers = [
+            (peer, 0, self._applied.get(peer, 0), self.reads.acks(peer), NO_MARK, 0)
+            for peer in self._peers
+        ]
+        standing.beat = self._beat
+
+    def adopt(self, standing: Standing) -> None:
+        """Go on from where ordinary turns led."""
+        sent = [(at, slot) for slot, _, at, _, batch in standing.flights if batch is not None]
+        self._flying = OrderedDict((slot, at) for at, slot in sorted(sent))
+        self._forgotten = standing.decided
+        self._next_slot = standing.decided + len(sent) + 1
+        self._last_time = standing.proposed_time
+        self._queue = deque(standing.queue)
+        self._beat = standing.beat
+        for id in standing.remembered:
+            self._remember_id(id)
+        for peer, heard_at, applied, acked, mark, reported_at in standing.peers:
+            self.heard(peer, heard_at, applied)
+            self.reads.acknowledged(peer, acked)
+            if reported_at:
+                self._marks.reported(peer, Mark(*mark), reported_at)
 
     def retry(self, turn: Turn) -> None:
         """Send accepts again that were not decided in time, to those who have not voted."""
@@ -235,6 +278,12 @@ class Leadership:
     def _remember(self, batch: Batch) -> None:
         if batch.count == 0:
             return  # no-ops are all alike
-        self._proposed[batch_id(batch)] = None
+        self._remember_id(batch_id(batch))
+
+    def _remember_id(self, id: BatchId) -> None:
+        self._proposed[id] = None
         if len(self._proposed) > self.HINTS:
             self._proposed.popitem(last=False)
+        origin, incarnation, number = id
+        known, highest = self._seen.get(origin, (incarnation, 0))
+        self._seen[origin] = (incarnation, max(number, highest) if known == incarnation else number)

@@ -8,15 +8,18 @@ that leader's own ballot; and catch-up, which brings decided values themselves.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 
 from mpaxos.core.acceptor import Acceptor
 from mpaxos.core.invariant import invariant
 from mpaxos.core.settings import Settings
+from mpaxos.core.standing import Flight, Standing
 from mpaxos.core.turn import Turn
 from mpaxos.core.types import (
     ZERO_BALLOT,
     Ballot,
+    Instant,
     Record,
     Recovered,
     ReplicaId,
@@ -79,6 +82,45 @@ class Learner:
             return
         while self.may_hand_out() and (record := self._next_decided()) is not None:
             self._emit(turn, record.slot, record.value)
+
+    def flights(
+        self, ballot: Ballot, sent: OrderedDict[Slot, Instant] | None
+    ) -> list[Flight] | None:
+        """The undecided slots, if all their records are of `ballot` and there are no gaps. `sent`:
+        when a leader sent them."""
+        last = max(self._acceptor.last_slot, self.decided_upto)
+        if last > self.decided_upto + self._horizon:
+            return None
+        found: list[Flight] = []
+        for slot in range(self.decided_upto + 1, last + 1):
+            record = self._acceptor.recent(slot)
+            if record is None or record.ballot != ballot:
+                return None
+            at = 0 if sent is None else sent.get(slot, 0)
+            found.append(
+                (slot, record.value.time, at, self._mask(slot, ballot), record.value.batch)
+            )
+        for slot in sorted(self._votes) if len(self._votes) > len(found) else ():
+            if slot > last:
+                found.append((slot, 0, 0, self._mask(slot, ballot), None))
+        return found
+
+    def _mask(self, slot: Slot, ballot: Ballot) -> int:
+        held = self._votes.get(slot)
+        return held[1] if held is not None and held[0] == ballot else 0
+
+    def said_in(self, ballot: Ballot) -> Slot:
+        """Up to where the leader of `ballot` said that it is decided; 0 if it said nothing."""
+        said_ballot, said = self._leader_says
+        return said if said_ballot == ballot else 0
+
+    def adopt(self, ballot: Ballot, standing: Standing) -> None:
+        """Slots were decided elsewhere, and handed on."""
+        self.decided_upto = standing.decided
+        self.applied_upto = standing.applied
+        self.leader_says(ballot, standing.said)
+        self.heard_of(standing.decided)
+        self._votes = {slot: (ballot, mask) for slot, _, _, mask, _ in standing.flights if mask}
 
     def may_hand_out(self) -> bool:
         """False while the state machine is too far behind: then we do not vote far ahead of it

@@ -60,6 +60,16 @@ class Outbox:
             self._sent_at[number] = turn.now
             turn.send(leader, Forward([Value(self._batches[number], 0)]))
 
+    def sent(self) -> list[tuple[Batch, Instant]]:
+        """All that wait, oldest first, and when they were forwarded last."""
+        never = -self._retry
+        return [(batch, self._sent_at.get(n, never)) for n, batch in self._batches.items()]
+
+    def adopt(self, waiting: list[tuple[Batch, Instant]], *, sent: bool) -> None:
+        """What waits now. `sent`: to the leader, at those times."""
+        self._batches = {batch.number: batch for batch, _ in waiting}
+        self._sent_at = {batch.number: at for batch, at in waiting} if sent else {}
+
     def wake_at(self) -> Instant | None:
         """When something is to be forwarded again."""
         if not self._sent_at:

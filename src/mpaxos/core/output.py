@@ -10,6 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from mpaxos.core.messages import AnyMessage, Envelope
+from mpaxos.core.standing import Standing
 from mpaxos.core.transfer_io import TransferEvent, TransferStep
 from mpaxos.core.types import Ballot, Batch, Instant, Mark, Record, ReplicaId, Slot, Value
 
@@ -81,6 +82,7 @@ Event = (
     | LogRoom
     | Snapshotted
     | Resign
+    | Standing
     | TransferEvent
 )
 

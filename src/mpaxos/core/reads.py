@@ -35,6 +35,31 @@ class ReadConfirmation:
         """`slot` covers the reads of `asker` if this is still the leader."""
         self._waiting.append((asker, slot))
 
+    @property
+    def waiting(self) -> list[tuple[Asker, Slot]]:
+        """Reads that no round confirms yet."""
+        return self._waiting
+
+    @property
+    def confirming(self) -> list[tuple[Asker, Slot]]:
+        """Reads that the round `round` confirms."""
+        return self._confirming
+
+    @property
+    def round(self) -> int:
+        """The heartbeat whose answers are counted."""
+        return self._round
+
+    def acks(self, replica: ReplicaId) -> int:
+        """The newest heartbeat that `replica` answered."""
+        return self._acks.get(replica, 0)
+
+    def adopt(
+        self, waiting: list[tuple[Asker, Slot]], confirming: list[tuple[Asker, Slot]], number: int
+    ) -> None:
+        """What waits and is being confirmed now."""
+        self._waiting, self._confirming, self._round = waiting, confirming, number
+
     def wants_round(self) -> bool:
         """True when reads wait and no round is under way: send a heartbeat now."""
         return bool(self._waiting) and not self._confirming
@@ -103,6 +128,20 @@ class ReadQueue:
         self._number += 1
         self._asked[self._number] = self._waiting
         self._waiting = []
+        return self._number
+
+    def asked(self, number: int) -> list[Batch]:
+        """The reads that were asked for under `number`."""
+        return self._asked.get(number, [])
+
+    def forget_asked(self) -> None:
+        """What was asked for is answered, or asked for anew by number_of()."""
+        self._asked.clear()
+
+    def number_of(self, batch: Batch) -> int:
+        """A number for reads that the leader, this replica, confirms."""
+        self._number += 1
+        self._asked[self._number] = [batch]
         return self._number
 
     def ask(self, turn: Turn, leader: ReplicaId) -> None:

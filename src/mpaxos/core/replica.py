@@ -25,11 +25,13 @@ from mpaxos.core.invariant import invariant
 from mpaxos.core.leader import Leadership
 from mpaxos.core.learner import Learner
 from mpaxos.core.lives import Lives
+from mpaxos.core.mandate import Mandates
 from mpaxos.core.marks import Marks
 from mpaxos.core.outbox import Outbox
 from mpaxos.core.reads import ReadQueue
 from mpaxos.core.recovery import Recovery, ignore
 from mpaxos.core.settings import Settings
+from mpaxos.core.standing import Standing
 from mpaxos.core.state_source import StateSource
 from mpaxos.core.transfer import StateTarget
 from mpaxos.core.truncation import Truncation
@@ -44,10 +46,9 @@ from mpaxos.core.types import (
     Slot,
     Value,
 )
-from mpaxos.core.views import Views
 
 
-class Replica(Views):
+class Replica(Mandates):
     """The protocol of one replica, as a state machine over events."""
 
     def __init__(
@@ -140,6 +141,8 @@ class Replica(Views):
                 self._outbox.add(batch)
                 if self._leadership is not None:
                     self._leadership.enqueue(batch)
+            case Standing():
+                self._adopt(turn, event)
             case o.LocalReads(batch=batch):
                 self._reads.add(batch)
             case o.Applied(mark=mark, marks=marks):

@@ -8,10 +8,21 @@ from typing import Any, cast
 
 from mpaxos import _native
 from mpaxos.core.messages import Accepted, AnyMessage, Envelope, HeartbeatReply, Message
-from mpaxos.core.output import Event, LocalBatch, LocalReads, Output, PeerDown, PeerUp, Received
+from mpaxos.core.output import (
+    Decided,
+    Event,
+    LocalBatch,
+    LocalReads,
+    Output,
+    PeerDown,
+    PeerUp,
+    ReadReady,
+    Received,
+)
+from mpaxos.core.types import Value
 from mpaxos.errors import StorageForgotten, WireError, invariant
 from mpaxos.net import codec
-from mpaxos.net.plane import AdminRequest, Notice, Polled
+from mpaxos.net.plane import AdminRequest, Notice, Polled, Settled
 
 MAX_REPLICAS = 7
 
@@ -34,6 +45,16 @@ _BALLOTS = _fields_by_kind("ballot", "promised")
 _LIVES = _fields_by_kind("lives", "life")
 
 
+def _settled(event: tuple[Any, ...]) -> Settled:
+    _, decided, reads = event
+    last = decided[-1][0] if decided else 0
+    return Settled(
+        [Decided(slot, Value(batch, time)) for slot, time, batch in decided],
+        # Their slot is among those decided now or before: 0 asks for none beyond.
+        [ReadReady(batch, last) for batch in reads],
+    )
+
+
 class NativePlane:
     """Wraps a `_native.Plane`; implements mpaxos.net.plane.Plane for native replies."""
 
@@ -52,7 +73,10 @@ class NativePlane:
         Raises StorageForgotten when a peer has met this replica with other data.
         """
         now, raw = self._plane.poll(output.wake_at, output.room, output.quorum, output.votes)
-        polled = Polled(now, [], [], [])
+        settled = None
+        if raw and raw[0][0] == _native.EVENT_SETTLED:
+            settled = _settled(raw.pop(0))
+        polled = Polled(now, [], [], [], settled)
         for item in raw:
             self._take(item, polled)
         return polled
@@ -90,6 +114,13 @@ class NativePlane:
             invariant(kind == _native.EVENT_ESTRANGED, f"an event of unknown kind {kind}")
             raise StorageForgotten(item[2])
         polled.events.append(event)
+
+    def attach(
+        self, steady: _native.Steady, pool: _native.Pool, engine: _native.Engine | None
+    ) -> None:
+        """Take ordinary turns within poll() whenever `steady` has a mandate; what they decide is
+        applied by `engine`, or handed out (Polled.settled)."""
+        self._plane.attach(steady, pool, engine)
 
     def _check(self, message: AnyMessage) -> AnyMessage:
         """Refuse a ballot or a life that no replica can hold. The types allow it, the protocol

@@ -85,6 +85,9 @@ class Applier(Protocol):
     def collect(self) -> Done:
         """What is finished. Raises what the machine raised when it cannot go on."""
 
+    def waits(self) -> bool:
+        """Reads wait for a slot that is not decided yet."""
+
     def call(self, function: Callable[[], None]) -> None:
         """Run `function` between two slots, on the thread that applies."""
 
@@ -98,6 +101,13 @@ class _ReadGate:
     def __init__(self, upto: Slot) -> None:
         self._upto = upto
         self._waiting: list[ReadReady] = []
+
+    def waits(self) -> bool:
+        return bool(self._waiting)
+
+    def reached(self, slot: Slot) -> None:
+        """Slots up to this one were applied by somebody else."""
+        self._upto = max(self._upto, slot)
 
     def pass_through(self, decided: list[Decided], reads: list[ReadReady]) -> list[Batch]:
         if decided:
@@ -132,6 +142,13 @@ class InlineApplier:
     def collect(self) -> Done:
         done, self._done = self._done, Done()
         return done
+
+    def waits(self) -> bool:
+        return self._gate.waits()
+
+    def reached(self, slot: Slot) -> None:
+        """The machine has applied up to `slot` in ordinary turns."""
+        self._gate.reached(slot)
 
     def call(self, function: Callable[[], None]) -> None:
         function()
@@ -174,6 +191,9 @@ class ThreadedApplier:
         if marks:
             done.applied = merge(None, marks)
         return done
+
+    def waits(self) -> bool:
+        return self._gate.waits()
 
     def call(self, function: Callable[[], None]) -> None:
         self._work.put(function)

@@ -12,11 +12,13 @@ from mpaxos import _native
 from mpaxos._native import Engine
 from mpaxos.config import ClusterConfig, agreement
 from mpaxos.core.output import Decided, ReadReady
+from mpaxos.core.settings import Settings
 from mpaxos.core.types import Recovered
 from mpaxos.machine.host import MachineHost
 from mpaxos.net.adapter import NativePlane
 from mpaxos.runtime.applier import Applier, InlineApplier, Machine, NativeMachine, ThreadedApplier
 from mpaxos.runtime.snapshotter import Snapshotter
+from mpaxos.runtime.steady import NativeSteady, native_steady
 from mpaxos.storage.lives import Lives, LivesFile
 from mpaxos.storage.memory import Memory
 from mpaxos.storage.restore import replay
@@ -117,12 +119,34 @@ class RememberingApplier:
         self._kept = kept
         self.collect = inner.collect
         self.call = inner.call
+        self.waits = inner.waits
         self.stop = inner.stop
 
     def submit(self, decided: list[Decided], reads: list[ReadReady]) -> None:
         if decided:
             self._kept.decided(decided[-1].slot)
         self._inner.submit(decided, reads)
+
+
+def make_steady(
+    settings: Settings,
+    memory: Memory,
+    engine: Engine,
+    applier: Applier,
+    plane: NativePlane,
+    epoch: int,
+    incarnation: int,
+) -> NativeSteady | None:
+    """What takes ordinary turns without Python. None where a turn is more than its records: where
+    the log is on disk, or the state lives in snapshots."""
+    if memory.later is not None or memory.snapshots is not None:
+        return None
+    steady = native_steady(
+        settings, log_size=memory.pool.log_size, epoch=epoch, incarnation=incarnation
+    )
+    inline = applier if isinstance(applier, InlineApplier) else None
+    plane.attach(steady, memory.pool, None if inline is None else engine)
+    return NativeSteady(steady, inline)
 
 
 def make_snapshotter(

@@ -6,7 +6,8 @@
 
 Python is entered once per turn, never once per request (but to run a machine that is written in
 Python). Everything that the protocol asks for is done in the order of its Output; nothing
-that depends on a write leaves this process before the write is durable. A store that can make
+that depends on a write leaves this process before the write is durable. Turns in which only what is
+usual arrives are taken within poll(), without Python (mpaxos.core.mandate). A store that can make
 writes durable while its caller goes on does not stop the loop: see mpaxos.runtime.held.
 """
 
@@ -15,10 +16,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from mpaxos.core.output import Event, LogRoom, Output, Truncate
+from mpaxos.core.output import Applied, Event, LogRoom, Output, Truncate
+from mpaxos.core.standing import Standing
 from mpaxos.core.types import Instant
-from mpaxos.net.plane import AdminRequest, Notice, Plane
-from mpaxos.runtime.applier import Applier
+from mpaxos.net.plane import AdminRequest, Notice, Plane, Polled
+from mpaxos.runtime.applier import Applier, Done
 from mpaxos.runtime.held import Held
 from mpaxos.storage.store import LaterStore, Store
 
@@ -33,8 +35,31 @@ class Background(Protocol):
         """Do a bounded part of it; may lower `output.wake_at`."""
 
 
+class Steady(Protocol):
+    """Takes ordinary turns while the protocol has given a mandate (mpaxos.core.mandate)."""
+
+    @property
+    def active(self) -> bool:
+        """Whether there is one."""
+
+    def begin(self, mandate: Standing, /) -> None:
+        """Ordinary turns may be taken from here on."""
+
+    def end(self) -> Standing | None:
+        """No more; where they led, or None when none was taken."""
+
+    def applied(self, applied: Applied, /) -> None:
+        """What was handed out, or decided before the mandate, is applied."""
+
+    def room_is(self, free: int, /) -> None:
+        """The log has this much room."""
+
+
 class Stepping(Protocol):
     """The protocol of one replica: mpaxos.core.replica.Replica."""
+
+    def mandate(self) -> Standing | None:
+        """Where it stands, if ordinary turns may be taken by somebody else from there."""
 
     def step(self, now: Instant, events: list[Event], /) -> Output:
         """Take in `events` at time `now` and say what is to be done."""
@@ -53,9 +78,11 @@ class Loop:
         on_notice: Callable[[Notice], None],
         background: Background | None = None,
         later: LaterStore | None = None,
+        steady: Steady | None = None,
     ) -> None:
         """`later`: the same store, when its writes need not be waited for; whoever passes it wakes
-        the plane when more of them are durable."""
+        the plane when more of them are durable. `steady`: the plane takes ordinary turns by it, so
+        not with a `later` store."""
         self._plane = plane
         self._replica = replica
         self._store = store
@@ -64,6 +91,8 @@ class Loop:
         self._on_notice = on_notice
         self._background = background
         self._held = None if later is None else Held(later)
+        self._steady = steady
+        self._injected = False
         self._output = Output()
         self._pending: list[Event] = []
         self._stopping = False
@@ -85,17 +114,26 @@ class Loop:
     def inject(self, event: Event) -> None:
         """Give the protocol `event` in the next turn."""
         self._pending.append(event)
+        self._injected = True
 
     def turn(self) -> None:
         """One pass. Raises what cannot be gone on with: StorageError, InvariantViolated."""
         polled = self._plane.poll(self._output)
-        events = self._pending + polled.events
-        self._pending = []
+        if polled.settled is not None:
+            self._applier.submit(*polled.settled)
         done = self._applier.collect()
+        progress = [] if self._background is None else self._background.collect()
+        steady = self._steady
+        if steady is not None and not progress and self._is_ordinary(steady, polled, done):
+            return
+        events = self._pending
+        self._pending = []
+        if steady is not None and (standing := steady.end()) is not None:
+            events.append(standing)
+        events += polled.events
         if done.applied is not None:
             events.append(done.applied)
-        if self._background is not None:
-            events += self._background.collect()
+        events += progress
         output = self._replica.step(polled.now, events)
         if output.early:
             self._plane.send(output.early)
@@ -121,6 +159,39 @@ class Loop:
         if self._background is not None:
             self._background.carry_out(output, polled.now)
         self._output = output
+        self._injected = False
+        if steady is not None:
+            self._give_mandate(steady)
+
+    def _is_ordinary(self, steady: Steady, polled: Polled, done: Done) -> bool:
+        """Whether all that came was taken in within poll(); then only what is applied is left."""
+        if not steady.active or polled.events or polled.admin or polled.notices:
+            return False
+        if polled.now >= self._output.wake_at or self._injected or self._stopping:
+            return False
+        if done.applied is not None:
+            steady.applied(done.applied)
+        if done.replies:
+            for replies in done.replies:
+                self._plane.deliver(replies)
+            self._plane.flush()
+        return True
+
+    def _give_mandate(self, steady: Steady) -> None:
+        if self._stopping or self._applier.waits():
+            return
+        if not all(isinstance(event, LogRoom | Applied) for event in self._pending):
+            return
+        mandate = self._replica.mandate()
+        if mandate is None:
+            return
+        steady.begin(mandate)
+        # The protocol hears of these in its next step, before it is told where the turns led.
+        for event in self._pending:
+            if isinstance(event, Applied):
+                steady.applied(event)
+            elif isinstance(event, LogRoom):
+                steady.room_is(event.free)
 
     def finish(self) -> None:
         """After the last turn: carry out what is held, so that nothing that was promised to

@@ -88,14 +88,18 @@ class Process:
         self._snapshotter = assemble.make_snapshotter(
             memory, engine, config, self._applier, self._plane
         )
+        epoch = time.time_ns() - time.monotonic_ns()
         self._replica = Replica(
             config.settings(number),
             recovered,
             self._store,
             incarnation=incarnation,
             make_noop=Batch.noop,
-            epoch=time.time_ns() - time.monotonic_ns(),
+            epoch=epoch,
             seed=incarnation,
+        )
+        steady = assemble.make_steady(
+            config.settings(number), memory, engine, self._applier, self._plane, epoch, incarnation
         )
         self._sink = make_sink(directory, memory, config)
         self._transfers = Transfers(engine, self._applier, self._sink, self._plane.wake)
@@ -123,6 +127,7 @@ class Process:
             on_notice=_log_notice,
             later=memory.later,
             background=self._transfers,
+            steady=steady,
         )
         self._watch = (
             None if memory.later is None else DurableWatch(memory.later.fileno(), self._plane.wake)

@@ -169,6 +169,9 @@ class SlowApplier:
                 self._inline.submit(*self._backlog.popleft())
         return self._inline.collect()
 
+    def waits(self) -> bool:
+        return self._inline.waits() or self.lags
+
     def call(self, function: Callable[[], None]) -> None:
         self._inline.call(function)
 
@@ -189,6 +192,7 @@ class WatchedApplier:
         self._inner = inner
         self.collect = inner.collect
         self.call = inner.call
+        self.waits = inner.waits
         self.stop = inner.stop
 
     def submit(self, decided: list[Decided], reads: list[ReadReady]) -> None:

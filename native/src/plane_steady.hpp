@@ -1,0 +1,59 @@
+// Carries out ordinary turns (steady.hpp) within poll(): takes their events from the plane, writes
+// their records, sends their letters, applies what they decide.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "plane_types.hpp"
+#include "steady_messages.hpp"
+
+namespace mpaxos {
+
+class Engine;
+class FilePool;
+class Hub;
+class PeerLinks;
+
+class SteadyRunner {
+ public:
+  // `engine`: applies here and now what is decided; null: it is handed out, see decided().
+  SteadyRunner(Hub& hub, PeerLinks& links, Steady& steady, FilePool& pool, Engine* engine);
+
+  bool active() const { return steady_.active(); }
+  std::int64_t room_for_batches() const { return steady_.room_for_batches(); }
+  bool awaits_votes() const { return steady_.awaits_votes(); }
+  // One turn with the first of `events`, as far as they are ordinary; returns how many these are.
+  std::size_t run(const std::vector<Event>& events, std::int64_t now);
+
+  // To be applied and answered by somebody else, in this order.
+  bool has_results() const { return !decided_.empty() || !reads_.empty(); }
+  std::vector<Settled> take_decided() { return std::exchange(decided_, {}); }
+  std::vector<Item> take_reads() { return std::exchange(reads_, {}); }
+
+ private:
+  bool take(const Event& event);
+  bool take_message(const Event& event);
+  void carry_out(const SteadyTurn& turn);
+  void write(const std::vector<Settled>& records);
+  void send(const Letter& letter);
+  void apply(const SteadyTurn& turn);
+
+  Hub& hub_;
+  PeerLinks& links_;
+  Steady& steady_;
+  FilePool& pool_;
+  Engine* engine_;
+  Incoming incoming_;
+  std::string control_;
+  TimedBatches values_;
+  std::vector<Settled> decided_;
+  std::vector<Item> reads_;
+};
+
+// A batch as Steady knows it.
+Item item_of(const BatchPtr& batch);
+
+}  // namespace mpaxos
