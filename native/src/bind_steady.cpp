@@ -88,7 +88,7 @@ Flight flight_from(nb::handle row) {
 
 // The fields of mpaxos.core.standing.Standing, in their order.
 Standing standing_from(const nb::tuple& t) {
-  invariant(t.size() == 24, "a standing has 24 fields");
+  invariant(t.size() == 25, "a standing has 25 fields");
   Standing at;
   std::tie(at.round, at.leader) = nb::cast<std::pair<std::uint64_t, std::uint32_t>>(t[0]);
   at.decided = nb::cast<std::uint64_t>(t[2]);
@@ -118,9 +118,9 @@ Standing standing_from(const nb::tuple& t) {
   }
   at.beat = nb::cast<std::uint64_t>(t[17]);
   at.asked_beat = nb::cast<std::uint64_t>(t[18]);
-  at.waiting = reads_from(t[19]);
-  at.confirming = reads_from(t[20]);
-  at.ready = reads_from(t[21]);
+  at.waiting = reads_from(t[20]);
+  at.confirming = reads_from(t[21]);
+  at.ready = reads_from(t[22]);
   return at;
 }
 
@@ -177,6 +177,7 @@ nb::object end(Steady& steady) {
   t.append(peers_to(at));
   t.append(at.beat);
   t.append(at.asked_beat);
+  t.append(at.beat_at);
   t.append(reads_to(at.waiting));
   t.append(reads_to(at.confirming));
   t.append(reads_to(at.ready));
@@ -277,6 +278,7 @@ void bind_steady(nb::module_& m) {
           "max_apply_lag"_a, "mark_interval"_a, "record_overhead"_a, "log_size"_a, "epoch"_a,
           "incarnation"_a)
       .def_prop_ro("active", &Steady::active)
+      .def_prop_ro("decided", [](const Steady& steady) { return steady.standing().decided; })
       .def_prop_ro("room", &Steady::room_for_batches)
       .def("begin", [](Steady& s, const nb::tuple& standing) { s.begin(standing_from(standing)); },
            "standing"_a)

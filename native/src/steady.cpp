@@ -118,11 +118,13 @@ void Steady::enqueue(Item item) {
   at_.queue.push_back(std::move(item));
 }
 
-// Replica._on_accept, Acceptor.accept. Only the next slot: gaps are not ordinary.
+// Replica._on_accept, Acceptor.accept. Only the next slot: gaps are not ordinary, nor is it to hear
+// that something is decided which is not here.
 bool Steady::on_accept(std::uint32_t sender, std::uint64_t slot, std::uint64_t decided,
                        std::uint64_t time, Item item) {
   if (leads() || sender != at_.leader) return false;
   if (slot != tail_ + 1 || !in_horizon(slot) || !fits(item, 0)) return false;
+  if (decided > slot) return false;
   at_.heard_at = now_;
   at_.said = std::max(at_.said, decided);
   vote(slot, sender);
@@ -151,7 +153,7 @@ bool Steady::on_accepted(std::uint32_t sender, std::uint64_t slot, std::uint64_t
 
 // Replica._on_heartbeat.
 bool Steady::on_heartbeat(std::uint32_t sender, const Letter& beat) {
-  if (leads() || sender != at_.leader) return false;
+  if (leads() || sender != at_.leader || beat.decided > tail_) return false;
   at_.heard_at = now_;
   at_.said = std::max(at_.said, beat.decided);
   at_.by_all = std::max(at_.by_all, beat.applied);
@@ -299,6 +301,7 @@ void Steady::ask_reads() {
   if (at_.waiting.empty() || !at_.confirming.empty()) return;
   ++at_.beat;
   at_.asked_beat = at_.beat;
+  at_.beat_at = now_;
   at_.confirming.swap(at_.waiting);
   auto by_all = at_.applied;
   for (std::uint32_t peer = 0; peer < settings_.replicas; ++peer) {

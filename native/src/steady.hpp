@@ -116,6 +116,7 @@ struct Standing {
   std::array<Peer, kMaxReplicas> peers{};
   std::uint64_t beat = 0;
   std::uint64_t asked_beat = 0;  // the heartbeat that confirms `confirming`
+  std::int64_t beat_at = 0;  // when the last one was sent
   std::vector<ReadAt> waiting;
   std::vector<ReadAt> confirming;
   std::vector<ReadAt> ready;  // confirmed, their slot is not decided yet

@@ -165,6 +165,8 @@ class Steady:
     @property
     def active(self) -> bool: ...
     @property
+    def decided(self) -> int: ...
+    @property
     def room(self) -> int:
         """Batches of own clients that are welcome."""
     def begin(self, standing: tuple[Any, ...]) -> None:

@@ -53,7 +53,7 @@ ALLOWED = {
         "services",
         "version",
     },
-    "sim": {"core", "errors", "storage", "net", "machine", "runtime"},
+    "sim": {"core", "errors", "_native", "storage", "net", "machine", "runtime"},
     "local": {"errors", "config", "client", "storage", "compiled"},
     "bench": {"errors", "_native", "config", "client", "machine", "containers", "local"},
     "demo": {"errors", "config", "client", "services", "local", "cli"},

@@ -154,6 +154,8 @@ class Leadership:
         self._last_time = standing.proposed_time
         self._queue = deque(standing.queue)
         self._beat = standing.beat
+        if standing.beat_at:
+            self._beat_at = standing.beat_at + self._settings.heartbeat
         for id in standing.remembered:
             self._remember_id(id)
         for peer, heard_at, applied, acked, mark, reported_at in standing.peers:

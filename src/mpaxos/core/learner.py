@@ -86,10 +86,10 @@ class Learner:
     def flights(
         self, ballot: Ballot, sent: OrderedDict[Slot, Instant] | None
     ) -> list[Flight] | None:
-        """The undecided slots, if all their records are of `ballot` and there are no gaps. `sent`:
-        when a leader sent them."""
+        """The undecided slots, if all their records are of `ballot`, there are no gaps, and nobody
+        knows of more that is decided. `sent`: when a leader sent them."""
         last = max(self._acceptor.last_slot, self.decided_upto)
-        if last > self.decided_upto + self._horizon:
+        if last > self.decided_upto + self._horizon or self.known_upto > last:
             return None
         found: list[Flight] = []
         for slot in range(self.decided_upto + 1, last + 1):
@@ -101,8 +101,8 @@ class Learner:
                 (slot, record.value.time, at, self._mask(slot, ballot), record.value.batch)
             )
         for slot in sorted(self._votes) if len(self._votes) > len(found) else ():
-            if slot > last:
-                found.append((slot, 0, 0, self._mask(slot, ballot), None))
+            if slot > last and (mask := self._mask(slot, ballot)):
+                found.append((slot, 0, 0, mask, None))
         return found
 
     def _mask(self, slot: Slot, ballot: Ballot) -> int:

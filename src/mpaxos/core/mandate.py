@@ -72,6 +72,7 @@ class Mandates(Views):
             peers=[],
             beat=0,
             asked_beat=0,
+            beat_at=0,
             waiting=[],
             confirming=[],
             ready=[],

@@ -55,6 +55,8 @@ class Standing(msgspec.Struct):
     beat: int
     asked_beat: int
     """The heartbeat whose answers confirm the reads in `confirming`."""
+    beat_at: Instant
+    """When the last heartbeat was sent; 0: not in this mandate."""
     waiting: list[ReadAt]
     confirming: list[ReadAt]
     ready: list[ReadAt]

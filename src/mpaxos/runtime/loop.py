@@ -92,9 +92,9 @@ class Loop:
         self._background = background
         self._held = None if later is None else Held(later)
         self._steady = steady
-        self._injected = False
+        self._injected: list[Event] = []
         self._output = Output()
-        self._pending: list[Event] = []
+        self._pending: list[LogRoom | Applied] = []
         self._stopping = False
 
     @property
@@ -113,8 +113,7 @@ class Loop:
 
     def inject(self, event: Event) -> None:
         """Give the protocol `event` in the next turn."""
-        self._pending.append(event)
-        self._injected = True
+        self._injected.append(event)
 
     def turn(self) -> None:
         """One pass. Raises what cannot be gone on with: StorageError, InvariantViolated."""
@@ -126,10 +125,12 @@ class Loop:
         steady = self._steady
         if steady is not None and not progress and self._is_ordinary(steady, polled, done):
             return
-        events = self._pending
+        events: list[Event] = [*self._pending]
         self._pending = []
         if steady is not None and (standing := steady.end()) is not None:
             events.append(standing)
+        events += self._injected
+        self._injected = []
         events += polled.events
         if done.applied is not None:
             events.append(done.applied)
@@ -159,7 +160,6 @@ class Loop:
         if self._background is not None:
             self._background.carry_out(output, polled.now)
         self._output = output
-        self._injected = False
         if steady is not None:
             self._give_mandate(steady)
 
@@ -178,9 +178,7 @@ class Loop:
         return True
 
     def _give_mandate(self, steady: Steady) -> None:
-        if self._stopping or self._applier.waits():
-            return
-        if not all(isinstance(event, LogRoom | Applied) for event in self._pending):
+        if self._stopping or self._injected or self._applier.waits():
             return
         mandate = self._replica.mandate()
         if mandate is None:
@@ -190,7 +188,7 @@ class Loop:
         for event in self._pending:
             if isinstance(event, Applied):
                 steady.applied(event)
-            elif isinstance(event, LogRoom):
+            else:
                 steady.room_is(event.free)
 
     def finish(self) -> None:

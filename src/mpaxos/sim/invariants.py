@@ -125,7 +125,7 @@ class Checker:
         replica = node.replica
         key = (node.id, node.life)
         before = self._positions.get(key, (0, 0))
-        decided, applied = now = (replica.decided_upto, node.engine.mark[0])
+        decided, applied = now = (node.decided_upto, node.engine.mark[0])
         if decided < before[0] or applied < before[1]:
             fail(f"positions went back: {before} {now}")
         if not replica.truncated_upto <= applied <= decided:

@@ -24,10 +24,12 @@ from mpaxos.core.settings import SECOND, Settings
 from mpaxos.core.types import Mark, ReplicaId, Slot
 from mpaxos.machine.host import MachineHost
 from mpaxos.machine.memory import MemoryEngine
-from mpaxos.net.plane import Polled
+from mpaxos.net.plane import Polled, Settled
 from mpaxos.runtime.applier import Applier, Done, InlineApplier
 from mpaxos.runtime.loop import Loop
+from mpaxos.runtime.steady import native_steady
 from mpaxos.sim.service import Ledger
+from mpaxos.sim.steady import SimSteady
 from mpaxos.sim.store import Crash, SimStore
 from mpaxos.sim.transfer import Install, SimTransfers, finish_switch
 from mpaxos.sim.values import SimBatch, SimReplies, noop
@@ -71,13 +73,33 @@ class SimPlane:
                 refused.add(entry[0], entry[1], REFUSED, b"")
             self._commands, self._queries = [], []
             self.deliver(refused)
-        if self._commands and output.room > 0:
+        steady = self._node.steady
+        room = output.room
+        if steady is not None and steady.active:
+            room = min(room, steady.room)
+        if self._commands and room > 0:
             events.append(LocalBatch(self._seal(self._commands)))
             self._commands = []
         if self._queries:
             events.append(LocalReads(self._seal(self._queries)))
             self._queries = []
-        return Polled(self._node.clock(), events, [], [])
+        now = self._node.clock()
+        if steady is None or not steady.active or not events or now >= output.wake_at:
+            return Polled(now, events, [], [])
+        return self._take_ordinary(steady, now, events)
+
+    def _take_ordinary(self, steady: SimSteady, now: int, events: list[Event]) -> Polled:
+        """As native/src/plane_steady.cpp does: durable first, then told, then handed out."""
+        taken, output = steady.take(now, events)
+        store = self._node.store
+        if output.writes:
+            store.write(output.writes)
+            steady.room_is(store.log_room)
+        if output.messages:
+            self.send(output.messages)
+        self._world.ordinary_turns += taken > 0
+        settled = Settled(output.decided, output.reads)
+        return Polled(now, events[taken:], [], [], settled if any(settled) else None)
 
     def _seal(self, entries: list[Entry]) -> SimBatch:
         self._batches += 1
@@ -259,6 +281,7 @@ class Node:
         slow = rng.random() < world.plan.slow_share
         self._applier = SlowApplier(self.machine, rng) if slow else InlineApplier(self.machine)
         self.transfers = SimTransfers(world, self)
+        self.steady = self._make_steady(incarnation)
         self.loop = Loop(
             self.plane,
             self.replica,
@@ -267,8 +290,21 @@ class Node:
             on_admin=lambda request: None,
             on_notice=lambda notice: None,
             background=self.transfers,
+            steady=self.steady,
         )
         self.alive = True
+
+    def _make_steady(self, incarnation: int) -> SimSteady | None:
+        """In half of the lives; drawn apart, so that the other draws stay what they were."""
+        world, settings = self._world, self.settings()
+        if not world.steady or settings.early_accepts:
+            return None
+        if random.Random(f"{world.seed} {self.id} {self.life}").random() < 0.5:
+            return None
+        native = native_steady(
+            settings, log_size=world.plan.log_size, epoch=0, incarnation=incarnation
+        )
+        return SimSteady(native, settings)
 
     def settings(self) -> Settings:
         plan = self._world.plan
@@ -307,6 +343,13 @@ class Node:
         """The process is gone."""
         self.alive = False
         self.engine.abandon()
+
+    @property
+    def decided_upto(self) -> Slot:
+        """How far it knows the log to be decided, under a mandate as well."""
+        steady = self.steady
+        known = self.replica.decided_upto
+        return known if steady is None or not steady.active else max(known, steady.decided)
 
     @property
     def remembers(self) -> bool:

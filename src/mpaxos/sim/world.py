@@ -79,6 +79,8 @@ class Report(msgspec.Struct):
     simulated_seconds: float = 0.0
     recoveries: int = 0
     """How often a replica that had forgotten votes took part again."""
+    ordinary_turns: int = 0
+    """Turns taken under a mandate."""
     stood_still: bool = False
     """More had forgotten than the setting bears, and rightly nobody went on."""
     faults: dict[str, int] = {}
@@ -129,16 +131,19 @@ class World:
         durability: str = "",
         trace: Callable[[str], None] | None = None,
         make_replica: Callable[..., Replica] = Replica,
+        steady: bool = True,
     ) -> None:
         """`durability`: one of DURABILITIES, or empty: drawn from the seed. `trace` gets a line for
         everything that happens. `make_replica` is for tests that put a broken protocol in place of
-        the real one."""
+        the real one. `steady`: half of the lives of replicas take ordinary turns by mandate."""
         self.seed = seed
         self.now = 0
         self.rng = random.Random(seed * 8 + replicas)
         memory = random.Random(f"memory of {seed} with {replicas}")
         self.plan = draw_plan(self.rng, memory, replicas, durability)
         self.make_replica = make_replica
+        self.steady = steady
+        self.ordinary_turns = 0
         self.history = History()
         self.checker = Checker(replicas)
         self.network = Network(self)
@@ -196,7 +201,7 @@ class World:
         if node.frozen_until > self.now:
             self.wake(node, node.frozen_until)
             return
-        decided = node.replica.decided_upto
+        decided = node.decided_upto
         leader = node.replica.is_leader
         recovering = node.store.recovering
         try:
@@ -210,8 +215,8 @@ class World:
         except StorageError as error:
             self.stopped(node, error)
             return
-        if node.replica.decided_upto != decided:
-            self.trace(f"node {node.id} decided up to {node.replica.decided_upto}")
+        if node.decided_upto != decided:
+            self.trace(f"node {node.id} decided up to {node.decided_upto}")
         if node.replica.is_leader != leader:
             self.trace(f"node {node.id} is {node.replica.role}, ballot {node.replica.ballot}")
         if recovering and not node.store.recovering:
@@ -292,6 +297,7 @@ class World:
         report.acknowledged = len(self.history.acknowledged)
         report.simulated_seconds = self.now / 1e9
         report.recoveries = self.recoveries
+        report.ordinary_turns = self.ordinary_turns
         report.stood_still = self._stands_still
         report.faults = self.nemesis.strikes
         report.trace_digest = self._trace_digest
@@ -329,7 +335,7 @@ class World:
         if any(node.store.recovering for node in nodes):
             return False
         applied = {node.engine.mark[0] for node in nodes}
-        equal = len(applied | {node.replica.decided_upto for node in nodes}) == 1
+        equal = len(applied | {node.decided_upto for node in nodes}) == 1
         return equal and any(node.replica.is_leader for node in nodes)
 
     def _judge_end(self) -> None:
@@ -337,7 +343,7 @@ class World:
             self._is_settled(),
             "the healed cluster did not come back: "
             + ", ".join(
-                f"{n.id} {n.replica.role} decided {n.replica.decided_upto} applied "
+                f"{n.id} {n.replica.role} decided {n.decided_upto} applied "
                 f"{n.engine.mark[0]}" + (f" waits for {n.replica.waits_for}" * n.store.recovering)
                 for n in self.nodes
                 if not n.lost
