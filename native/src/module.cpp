@@ -40,6 +40,8 @@ void translate(const std::exception_ptr& pointer, void*) {
 NB_MODULE(_native, m) {
   m.doc() = "The C++ extension of mpaxos: sockets, batches and persistent memory.";
   nb::register_exception_translator(translate);
+  // What compiled modules refer to (mpaxos.compiled) is alive to the very end: they have no end.
+  nb::set_leak_warnings(false);
   mpaxos::bind_values(m);
   mpaxos::bind_plane(m);
   mpaxos::bind_storage(m);

@@ -12,7 +12,7 @@ from mpaxos import _native
 from mpaxos._native import Engine
 from mpaxos.config import ClusterConfig, agreement
 from mpaxos.core.output import Decided, ReadReady
-from mpaxos.core.settings import Settings
+from mpaxos.core.replica import Replica
 from mpaxos.core.types import Recovered
 from mpaxos.machine.host import MachineHost
 from mpaxos.net.adapter import NativePlane
@@ -129,7 +129,7 @@ class RememberingApplier:
 
 
 def make_steady(
-    settings: Settings,
+    replica: Replica,
     memory: Memory,
     engine: Engine,
     applier: Applier,
@@ -142,7 +142,7 @@ def make_steady(
     if memory.later is not None or memory.snapshots is not None:
         return None
     steady = native_steady(
-        settings, log_size=memory.pool.log_size, epoch=epoch, incarnation=incarnation
+        replica.settings, log_size=memory.pool.log_size, epoch=epoch, incarnation=incarnation
     )
     inline = applier if isinstance(applier, InlineApplier) else None
     plane.attach(steady, memory.pool, None if inline is None else engine)

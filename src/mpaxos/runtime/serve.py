@@ -98,9 +98,6 @@ class Process:
             epoch=epoch,
             seed=incarnation,
         )
-        steady = assemble.make_steady(
-            config.settings(number), memory, engine, self._applier, self._plane, epoch, incarnation
-        )
         self._sink = make_sink(directory, memory, config)
         self._transfers = Transfers(engine, self._applier, self._sink, self._plane.wake)
         self._transfer_report = TransferReport(self._replica)
@@ -127,7 +124,9 @@ class Process:
             on_notice=_log_notice,
             later=memory.later,
             background=self._transfers,
-            steady=steady,
+            steady=assemble.make_steady(
+                self._replica, memory, engine, self._applier, self._plane, epoch, incarnation
+            ),
         )
         self._watch = (
             None if memory.later is None else DurableWatch(memory.later.fileno(), self._plane.wake)
