@@ -1,11 +1,11 @@
 // Ordinary turns of the protocol: what a leader and its followers do while nothing arrives but
 // batches, accepts, votes, reads and heartbeats of one ballot. Nearly all turns are.
 //
-// The protocol itself is mpaxos.core. It hands over where it stands (a mandate: a Standing), ordinary
-// turns are taken from there, and before the first turn that is not ordinary it is told where that
-// led (a Standing again) and goes on as if it had taken them all. There is no rule here that is not
-// one of mpaxos.core's: each function names the one that it does the work of, and the simulated
-// world runs both against each other (docs/steady.md).
+// The protocol itself is mpaxos.core. It hands over where it stands (a mandate: a Standing), turns
+// are taken from there, and before the first turn that is not ordinary it is told where that led (a
+// Standing again) and goes on as if it had taken them all. There is no rule here that is not one of
+// mpaxos.core's: each function names the one that it does the work of, and the simulated world runs
+// both against each other (docs/steady.md).
 //
 // No input or output, no clock: what a turn asks for is in turn(), in the order of the protocol's
 // Output. Whoever calls carries it out: records are durable before any letter leaves.

@@ -21,7 +21,7 @@ from mpaxos.sim.world import Plan, World
 from tests.sim.late import LateWorld
 from tests.sim.test_transfer import short_logs
 
-SEEDS = 5
+SEEDS = 6
 
 COMBINATIONS = [
     ("pmem", "persistent"),

@@ -23,6 +23,7 @@ def run_chunk(first: int) -> list[Report]:
     return [run(seed, 5 if seed % 3 == 0 else 3) for seed in range(first, first + CHUNK)]
 
 
+@pytest.mark.timeout(1200)
 def test_many_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
     """No seed violates safety, every healed cluster comes back, and the faults did happen. Run as
     users run it, compiled; that the source does the same is what the next test sees."""
