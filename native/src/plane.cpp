@@ -112,6 +112,7 @@ bool Plane::take_ordinary(std::int64_t& room) {
   auto events = hub_.take_events();
   const auto taken = steady_->run(events, monotonic_now());
   if (taken > 0) {
+    ++hub_.counters().ordinary_turns;
     events.erase(events.begin(), events.begin() + static_cast<std::ptrdiff_t>(taken));
     room = steady_->room_for_batches();
     hub_.begin_turn(true, steady_->awaits_votes());
@@ -159,6 +160,7 @@ std::vector<std::pair<std::string, std::uint64_t>> Plane::counters() {
       {"peer_sent", now.peer_sent},
       {"peer_dropped", now.peer_dropped},
       {"notices_dropped", now.notices_dropped},
+      {"ordinary_turns", now.ordinary_turns},
   };
   for (std::size_t i = 0; i < now.closed.size(); ++i) {
     all.emplace_back(std::string("closed_") + reason_name(static_cast<Reason>(i)), now.closed[i]);

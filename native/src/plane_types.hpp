@@ -88,6 +88,7 @@ struct Counters {
   std::uint64_t peer_sent = 0;
   std::uint64_t peer_dropped = 0;  // messages: not connected, queue full or too large
   std::uint64_t notices_dropped = 0;
+  std::uint64_t ordinary_turns = 0;  // taken under a mandate
   std::array<std::uint64_t, static_cast<std::size_t>(Reason::kCount)> closed{};
 };
 
