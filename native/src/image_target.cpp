@@ -78,10 +78,10 @@ void ImageTarget::expect(const ChunkReader& reader) const {
   }
 }
 
-bool ImageTarget::install(std::string_view chunk, const std::optional<Promise>& promise) {
+bool ImageTarget::install(const ImageChunk& chunk, const std::optional<Promise>& promise) {
   pool_.handle();  // throws when the pool was closed
   if (complete_) refuse("the image is complete already");
-  ChunkReader reader(chunk);
+  auto reader = chunk.reader();
   expect(reader);
   Record record{};
   std::uint64_t records = 0;
@@ -104,7 +104,7 @@ bool ImageTarget::install(std::string_view chunk, const std::optional<Promise>& 
   state_->next = reader.header().number + 1;
   state_->slot = reader.header().slot;
   state_->records += records;
-  state_->bytes += chunk.size();
+  state_->bytes += chunk.bytes().size();
   state_->crc = crc_of(*state_);
   tx.commit();
   prepare_memory();
