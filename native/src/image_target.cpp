@@ -157,9 +157,12 @@ void ImageTarget::apply(Transaction& tx, const Record& record) {
     case RecordKind::kPut: put(tx, record.container, record.key, record.bytes); return;
     case RecordKind::kErase: erase(tx, record.container, record.key); return;
     case RecordKind::kStage: stage(tx, record.offset, record.bytes); return;
-    case RecordKind::kPutStaged:
-      put(tx, record.container, record.key, take_staged(tx, record.offset));
+    case RecordKind::kPutStaged: {
+      const auto value = take_staged(tx, record.offset);
+      put(tx, record.container, record.key, value);
+      appender_of(*numbers_[record.container]).write();  // it is only here
       return;
+    }
     case RecordKind::kSession: put_session(tx, record.session); return;
     case RecordKind::kGone: remove_session(tx, record.session.place); return;
     case RecordKind::kReply: put_reply(tx, record.reply, record.bytes); return;
