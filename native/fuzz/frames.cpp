@@ -53,7 +53,8 @@ std::size_t seal_table(std::string& payload) {
 }
 
 void append(std::string& stream, Frame frame) {
-  const auto covered = frame.kind == kFramePeer ? seal_table(frame.payload) : frame.payload.size();
+  const bool carries = frame.kind == kFramePeer || frame.kind == kFramePeerChunk;
+  const auto covered = carries ? seal_table(frame.payload) : frame.payload.size();
   const auto at = stream.size();
   stream.append(sizeof(FrameHeader), '\0');
   stream.append(frame.payload, 0, covered);
@@ -89,7 +90,7 @@ std::size_t mutate_frames(std::uint8_t* data, std::size_t size, std::size_t max_
   if (frames.empty() || chance() % 4 == 0) return LLVMFuzzerMutate(data, size, max_size);
   auto& chosen = frames[chance() % frames.size()];
   switch (chance() % 8) {
-    case 0: chosen.kind = static_cast<std::uint8_t>(1 + chance() % 18); break;
+    case 0: chosen.kind = static_cast<std::uint8_t>(1 + chance() % 19); break;
     case 1: frames.push_back(chosen); break;
     case 2: std::swap(chosen, frames.back()); break;
     case 3: data[0] = static_cast<std::uint8_t>(chance()); break;

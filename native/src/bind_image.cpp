@@ -1,5 +1,6 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
+#include <nanobind/stl/shared_ptr.h>
 
 #include "bindings.hpp"
 #include "image_source.hpp"
@@ -25,6 +26,12 @@ nb::object next(ImageSource& source, std::size_t max_bytes) {
   return nb::bytes(chunk->data(), chunk->size());
 }
 
+ChunkPtr next_chunk(ImageSource& source, std::size_t max_bytes) {
+  const nb::gil_scoped_release release;
+  auto chunk = source.next(max_bytes);
+  return chunk ? ImageChunk::sealed(std::move(*chunk)) : nullptr;
+}
+
 nb::dict source_progress(const ImageSource& source) {
   const auto progress = source.progress();
   nb::dict d;
@@ -38,12 +45,19 @@ nb::dict source_progress(const ImageSource& source) {
   return d;
 }
 
-bool install(ImageTarget& target, const nb::bytes& chunk, const std::optional<Ballot>& promise) {
+ChunkPtr parse(const nb::bytes& data) { return ImageChunk::parse(std::string(as_view(data))); }
+
+bool install(ImageTarget& target, const nb::object& data, const std::optional<Ballot>& promise) {
   std::optional<Promise> promised;
   if (promise) promised = Promise{promise->first, promise->second};
-  const auto bytes = as_view(chunk);
-  nb::gil_scoped_release release;
-  return target.install(bytes, promised);
+  const bool is_bytes = nb::isinstance<nb::bytes>(data);
+  if (!is_bytes && !nb::isinstance<ImageChunk>(data)) {
+    throw nb::type_error("a chunk is bytes or a Chunk");
+  }
+  const ChunkPtr chunk = is_bytes ? parse(nb::cast<nb::bytes>(data))
+                                  : nb::cast<std::shared_ptr<ImageChunk>>(data);
+  const nb::gil_scoped_release release;
+  return target.install(*chunk, promised);
 }
 
 nb::dict target_progress(const ImageTarget& target) {
@@ -74,6 +88,16 @@ void bind_image(nb::module_& m) {
         "header"_a);
   m.def("chunk_info", &chunk_info, "chunk"_a);
 
+  nb::class_<ImageChunk>(m, "Chunk")
+      .def_static("parse", &parse, "data"_a)
+      .def_prop_ro("image", [](const ImageChunk& c) { return c.header().image; })
+      .def_prop_ro("number", [](const ImageChunk& c) { return c.header().number; })
+      .def_prop_ro("slot", [](const ImageChunk& c) { return c.header().slot; })
+      .def_prop_ro("final", &ImageChunk::final)
+      .def("__len__", [](const ImageChunk& c) { return c.bytes().size(); })
+      .def("__bytes__",
+           [](const ImageChunk& c) { return nb::bytes(c.bytes().data(), c.bytes().size()); });
+
   nb::class_<ImageSource>(m, "ImageSource")
       .def(
           "__init__",
@@ -83,6 +107,7 @@ void bind_image(nb::module_& m) {
           "engine"_a, nb::kw_only(), "max_dirty"_a = 128 << 20,
           nb::keep_alive<1, 2>())
       .def("next", &next, "max_bytes"_a = 256 << 10)
+      .def("next_chunk", &next_chunk, "max_bytes"_a = 256 << 10)
       .def_prop_ro("image", &ImageSource::image)
       .def_prop_ro("cut", &ImageSource::cut)
       .def("progress", &source_progress)

@@ -36,6 +36,9 @@ nb::object as_tuple(const Event& event) {
   const int kind = event.kind;
   switch (event.kind) {
     case kEventPeerMessage: {
+      if (event.chunk) {
+        return nb::make_tuple(kind, event.peer, as_bytes(event.bytes), event.chunk);
+      }
       nb::list values;
       for (const auto& [time, batch] : event.values) values.append(nb::make_tuple(time, batch));
       return nb::make_tuple(kind, event.peer, as_bytes(event.bytes), values);
@@ -159,6 +162,13 @@ void bind_plane(nb::module_& m) {
       .def("ports", &Plane::ports)
       .def("poll", &poll, "until"_a, "room"_a, "quorum"_a, "votes"_a = true)
       .def("send", &send, "peer"_a, "control"_a, "values"_a, "vote"_a = false)
+      .def(
+          "send_chunk",
+          [](Plane& plane, std::uint16_t peer, const nb::bytes& control,
+             const std::shared_ptr<ImageChunk>& chunk) {
+            plane.send_chunk(peer, as_view(control), chunk);
+          },
+          "peer"_a, "control"_a, "chunk"_a)
       .def("deliver", &Plane::deliver, "replies"_a, nb::call_guard<nb::gil_scoped_release>())
       .def(
           "answer",

@@ -176,9 +176,14 @@ std::size_t ChunkReader::length_of(std::string_view bytes) {
   return sizeof header + header.length;
 }
 
-ChunkReader::ChunkReader(std::string_view chunk) {
+ChunkHeader ChunkReader::header_of(std::string_view chunk) {
   if (length_of(chunk) != chunk.size()) bad("it is cut short or too long");
-  std::memcpy(&header_, chunk.data(), sizeof header_);
+  ChunkHeader header;
+  std::memcpy(&header, chunk.data(), sizeof header);
+  return header;
+}
+
+ChunkReader::ChunkReader(std::string_view chunk) : header_(header_of(chunk)) {
   if (header_.crc != crc_of(chunk)) bad("its checksum is wrong");
   if ((header_.flags & ~kChunkFinal) != 0) bad("it has unknown flags");
   rest_ = chunk.substr(sizeof header_);

@@ -150,6 +150,9 @@ class ChunkReader {
  public:
   // Checks the header, the whole length and the checksum.
   explicit ChunkReader(std::string_view chunk);
+  // All that was checked before: `header` is that of `chunk`.
+  ChunkReader(std::string_view chunk, const ChunkHeader& header)
+      : header_(header), rest_(chunk.substr(sizeof header)) {}
 
   const ChunkHeader& header() const { return header_; }
   bool final() const { return (header_.flags & kChunkFinal) != 0; }
@@ -157,6 +160,8 @@ class ChunkReader {
   bool next(Record& record);
   // Length of the whole chunk that starts with these bytes of a header.
   static std::size_t length_of(std::string_view header);
+  // The header of a whole chunk, of which only the length is checked.
+  static ChunkHeader header_of(std::string_view chunk);
 
  private:
   template <typename T>

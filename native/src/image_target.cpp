@@ -78,10 +78,10 @@ void ImageTarget::expect(const ChunkReader& reader) const {
   }
 }
 
-bool ImageTarget::install(std::string_view chunk, const std::optional<Promise>& promise) {
+bool ImageTarget::install(const ImageChunk& chunk, const std::optional<Promise>& promise) {
   pool_.handle();  // throws when the pool was closed
   if (complete_) refuse("the image is complete already");
-  ChunkReader reader(chunk);
+  auto reader = chunk.reader();
   expect(reader);
   Record record{};
   std::uint64_t records = 0;
@@ -104,7 +104,7 @@ bool ImageTarget::install(std::string_view chunk, const std::optional<Promise>& 
   state_->next = reader.header().number + 1;
   state_->slot = reader.header().slot;
   state_->records += records;
-  state_->bytes += chunk.size();
+  state_->bytes += chunk.bytes().size();
   state_->crc = crc_of(*state_);
   tx.commit();
   prepare_memory();
@@ -157,9 +157,12 @@ void ImageTarget::apply(Transaction& tx, const Record& record) {
     case RecordKind::kPut: put(tx, record.container, record.key, record.bytes); return;
     case RecordKind::kErase: erase(tx, record.container, record.key); return;
     case RecordKind::kStage: stage(tx, record.offset, record.bytes); return;
-    case RecordKind::kPutStaged:
-      put(tx, record.container, record.key, take_staged(tx, record.offset));
+    case RecordKind::kPutStaged: {
+      const auto value = take_staged(tx, record.offset);
+      put(tx, record.container, record.key, value);
+      appender_of(*numbers_[record.container]).write();  // it is only here
       return;
+    }
     case RecordKind::kSession: put_session(tx, record.session); return;
     case RecordKind::kGone: remove_session(tx, record.session.place); return;
     case RecordKind::kReply: put_reply(tx, record.reply, record.bytes); return;

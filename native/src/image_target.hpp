@@ -12,7 +12,7 @@
 #include <string_view>
 
 #include "file_pool.hpp"
-#include "image_format.hpp"
+#include "image_chunk.hpp"
 #include "sessions.hpp"
 #include "tree.hpp"
 #include "tree_append.hpp"
@@ -45,7 +45,7 @@ class ImageTarget {
   // complete then. `promise` is set with the final one. Nothing is changed when it throws: kWire
   // (bytes that are no chunk), kImage (another chunk, image or limits; not the state that the
   // source had), kStorageFull.
-  bool install(std::string_view chunk, const std::optional<Promise>& promise);
+  bool install(const ImageChunk& chunk, const std::optional<Promise>& promise);
 
   // Progress; all 0 once complete.
   Installation progress() const;

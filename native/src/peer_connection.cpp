@@ -80,6 +80,7 @@ bool PeerConnection::worth_a_notice(const std::string& text) {
 std::size_t PeerConnection::frame_limit(std::uint8_t kind) const {
   if (kind == kFramePeerHello && !greeted_) return sizeof(PeerHello);
   if ((kind == kFramePeer || kind == kFramePeerVote) && greeted_) return kMaxPeerFrame;
+  if (kind == kFramePeerChunk && greeted_) return kMaxChunkFrame;
   throw Violation{Reason::kProtocol, "a frame of kind " + std::to_string(kind) +
                                          (greeted_ ? " between replicas" : " before the hello")};
 }
@@ -175,12 +176,16 @@ void PeerConnection::check_births(const PeerHello& hello) {
 void PeerConnection::on_message(std::uint8_t kind, std::string_view payload,
                                 std::size_t covered) {
   const auto prefix = read_struct<PeerPrefix>(payload);
-  auto values = parse_values(payload, covered);
   Event event{.kind = kEventPeerMessage,
               .peer = link_->peer(),
-              .values = std::move(values),
               .bytes = std::string(
                   payload.substr(covered - prefix.control_length, prefix.control_length))};
+  if (kind == kFramePeerChunk) {
+    if (prefix.batches != 0) throw Violation{Reason::kProtocol, "batches beside a chunk"};
+    event.chunk = ImageChunk::parse(std::string(payload.substr(covered)));
+  } else {
+    event.values = parse_values(payload, covered);
+  }
   if (kind == kFramePeerVote) {
     hub_.push_vote(std::move(event));
   } else {
@@ -193,12 +198,7 @@ void PeerConnection::send(std::string_view control, const TimedBatches& values, 
   for (const auto& [time, batch] : values) batches += batch->bytes().size();
   const auto table = sizeof(PeerPrefix) + values.size() * sizeof(BatchRow);
   const auto size = table + control.size() + batches;
-  const bool overfull = !out_.empty() && out_.size() + size > kMaxPeerQueue;
-  if (closed() || size > kMaxPeerFrame || overfull) {
-    ++hub_.counters().peer_dropped;
-    return;
-  }
-  ++hub_.counters().peer_sent;
+  if (!has_room(size)) return;
   out_.begin_frame();
   out_.append(bytes_of(PeerPrefix{static_cast<std::uint32_t>(control.size()),
                                   static_cast<std::uint32_t>(values.size())}));
@@ -208,8 +208,27 @@ void PeerConnection::send(std::string_view control, const TimedBatches& values, 
   }
   out_.append(control);
   out_.end_frame(vote ? kFramePeerVote : kFramePeer, batches);
-  for (const auto& [time, batch] : values) out_.append_batch(batch);
+  for (const auto& [time, batch] : values) out_.append_shared(batch, batch->bytes());
   mark_dirty();
+}
+
+void PeerConnection::send_chunk(std::string_view control, const ChunkPtr& chunk) {
+  const auto bytes = chunk->bytes();
+  if (!has_room(sizeof(PeerPrefix) + control.size() + bytes.size())) return;
+  out_.begin_frame();
+  out_.append(bytes_of(PeerPrefix{static_cast<std::uint32_t>(control.size()), 0}));
+  out_.append(control);
+  out_.end_frame(kFramePeerChunk, bytes.size());
+  out_.append_shared(chunk, bytes);
+  mark_dirty();
+}
+
+// Whether a message of `size` bytes can be queued; it is counted in either case.
+bool PeerConnection::has_room(std::size_t size) {
+  const bool overfull = !out_.empty() && out_.size() + size > kMaxPeerQueue;
+  const bool room = !closed() && size <= kMaxPeerFrame && !overfull;
+  ++(room ? hub_.counters().peer_sent : hub_.counters().peer_dropped);
+  return room;
 }
 
 void PeerConnection::gone() {

@@ -23,6 +23,8 @@ class PeerConnection final : public FramedConnection {
   bool worth_a_notice(const std::string& text) override;
   // Drops the message, and counts it, when too much is queued.
   void send(std::string_view control, const TimedBatches& values, bool vote);
+  // The same, of a message that carries a chunk.
+  void send_chunk(std::string_view control, const ChunkPtr& chunk);
 
  protected:
   std::size_t frame_limit(std::uint8_t kind) const override;
@@ -34,6 +36,7 @@ class PeerConnection final : public FramedConnection {
   void on_hello(const PeerHello& hello);
   void check_hello(const PeerHello& hello) const;
   void check_births(const PeerHello& hello);
+  bool has_room(std::size_t size);
   void on_message(std::uint8_t kind, std::string_view payload, std::size_t covered);
   PeerLinks& links_;
   std::shared_ptr<PeerLink> link_;
@@ -86,6 +89,7 @@ class PeerLinks {
   std::shared_ptr<PeerLink> find(std::uint16_t peer) const;
   // Dropped, and counted, when `peer` is not connected.
   void send(std::uint16_t peer, std::string_view control, const TimedBatches& values, bool vote);
+  void send_chunk(std::uint16_t peer, std::string_view control, const ChunkPtr& chunk);
   // Some peer that is ours to dial is not connected.
   bool dialling() const;
 

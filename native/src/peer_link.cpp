@@ -181,4 +181,13 @@ void PeerLinks::send(std::uint16_t peer, std::string_view control, const TimedBa
   found->second->current()->send(control, values, vote);
 }
 
+void PeerLinks::send_chunk(std::uint16_t peer, std::string_view control, const ChunkPtr& chunk) {
+  const auto found = links_.find(peer);
+  if (found == links_.end() || !found->second->current()) {
+    ++hub_.counters().peer_dropped;
+    return;
+  }
+  found->second->current()->send_chunk(control, chunk);
+}
+
 }  // namespace mpaxos

@@ -59,6 +59,9 @@ class Plane {
   std::pair<std::int64_t, std::vector<Event>> poll(std::int64_t until, std::int64_t room,
                                                    bool quorum, bool votes);
   void send(std::uint16_t peer, std::string_view control, const TimedBatches& values, bool vote);
+  void send_chunk(std::uint16_t peer, std::string_view control, const ChunkPtr& chunk) {
+    links_.send_chunk(peer, control, chunk);
+  }
   void deliver(const ReplySet& replies) { hub_.deliver(replies); }
   void answer(std::uint64_t token, std::string_view data);
   void flush() { hub_.flush(); }

@@ -69,7 +69,7 @@ asio::mutable_buffer ReceiveBuffer::prepare(std::size_t wanted) {
 }
 
 std::string& OutQueue::text() {
-  const bool fresh = segments_.empty() || segments_.back().batch ||
+  const bool fresh = segments_.empty() || segments_.back().owner ||
                      (segments_.back().text.size() >= kTextSegment && !frame_open_);
   if (fresh) segments_.emplace_back();
   return segments_.back().text;
@@ -80,10 +80,10 @@ void OutQueue::append(std::string_view bytes) {
   size_ += bytes.size();
 }
 
-void OutQueue::append_batch(BatchPtr batch) {
-  invariant(!frame_open_, "a batch inside an open frame");
-  size_ += batch->bytes().size();
-  segments_.push_back({{}, std::move(batch)});
+void OutQueue::append_shared(std::shared_ptr<const void> owner, std::string_view bytes) {
+  invariant(!frame_open_, "shared bytes inside an open frame");
+  size_ += bytes.size();
+  segments_.push_back({{}, std::move(owner), bytes});
 }
 
 void OutQueue::begin_frame() {
@@ -134,7 +134,7 @@ void OutQueue::written(std::size_t size) {
     size -= left;
     head_ = 0;
     // The last text keeps its memory for the next replies.
-    if (segments_.size() == 1 && !front.batch && front.text.capacity() <= kTextKept) {
+    if (segments_.size() == 1 && !front.owner && front.text.capacity() <= kTextKept) {
       front.text.clear();
       return;
     }

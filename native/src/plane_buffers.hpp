@@ -8,7 +8,6 @@
 #include <string_view>
 #include <vector>
 
-#include "batch.hpp"
 #include "wire.hpp"
 
 namespace mpaxos {
@@ -45,17 +44,18 @@ class ReceiveBuffer {
   const std::size_t keep_;
 };
 
-// Bytes to be written: runs of text, and batches that are shared instead of copied.
+// Bytes to be written: runs of text, and batches and chunks that are shared instead of copied.
 class OutQueue {
  public:
   bool empty() const { return size_ == 0; }
   std::size_t size() const { return size_; }
 
   void append(std::string_view bytes);
-  void append_batch(BatchPtr batch);
+  // `bytes` are written from where they are, which `owner` keeps.
+  void append_shared(std::shared_ptr<const void> owner, std::string_view bytes);
 
   // A frame is begun, filled with append(), and sealed with its length and checksum. `extra` bytes
-  // of batches follow the seal. Nothing may be written meanwhile.
+  // that are shared follow the seal. Nothing may be written meanwhile.
   void begin_frame();
   void end_frame(FrameKind kind, std::size_t extra = 0);
   bool frame_open() const { return frame_open_; }
@@ -68,8 +68,9 @@ class OutQueue {
  private:
   struct Segment {
     std::string text;
-    BatchPtr batch;  // set: the segment is this batch
-    std::string_view bytes() const { return batch ? batch->bytes() : std::string_view(text); }
+    std::shared_ptr<const void> owner;  // set: the segment is `shared`
+    std::string_view shared;
+    std::string_view bytes() const { return owner ? shared : std::string_view(text); }
   };
   std::string& text();
   std::deque<Segment> segments_;

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "batch.hpp"
+#include "image_chunk.hpp"
 #include "wire.hpp"
 
 namespace mpaxos {
@@ -69,6 +70,7 @@ struct Event {
   Port port = Port::kPeer;
   BatchPtr batch = nullptr;
   TimedBatches values = {};
+  ChunkPtr chunk = nullptr;  // of a message: what it carries instead
   std::string bytes = {};    // control part, admin request, reason of a notice
   std::string address = {};  // of a notice
   Birth birth = {};          // of a replica that was met
@@ -95,6 +97,7 @@ struct Counters {
 inline constexpr std::size_t kMaxClientQueue = 16U << 20;  // then it is a slow reader
 inline constexpr std::size_t kMaxPeerQueue = 64U << 20;    // then messages are dropped
 inline constexpr std::size_t kMaxPeerFrame = 128U << 20;
+inline constexpr std::size_t kMaxChunkFrame = kMaxChunkLength + (64U << 10);
 inline constexpr std::size_t kMaxAdmin = 64U << 10;
 inline constexpr std::size_t kMaxReplyFrame = 1U << 20;  // then a new frame is begun
 inline constexpr std::size_t kMinRequestFrame = 4U << 20;  // many small requests at once

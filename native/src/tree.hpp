@@ -113,6 +113,7 @@ class Tree {
 
   const Leaf* leaf_at(std::uint64_t reference) const;
   Branch* branch_at(std::uint64_t reference) const;
+  void will_read(std::uint64_t reference) const;
   void verify(const Leaf& leaf) const;
   void verify_absence(std::string_view key) const;
   std::uint64_t nearest(std::string_view key) const;

@@ -12,7 +12,8 @@ void TreeAppender::load() {
   const auto [branches, last] = tree_.right_edge();
   edge_.clear();
   for (auto* branch : branches) edge_.push_back({branch, false});
-  last_ = last;
+  empty_ = last == nullptr;
+  last_key_ = empty_ ? std::string_view() : last->key();
   loaded_ = true;
 }
 
@@ -27,17 +28,26 @@ std::uint64_t TreeAppender::allocate(Transaction& tx, std::size_t size, Place& p
   return offset;
 }
 
-const Leaf* TreeAppender::make_leaf(Transaction& tx, std::string_view key,
-                                    std::string_view value) {
+std::uint64_t TreeAppender::make_leaf(Transaction& tx, std::string_view key,
+                                      std::string_view value) {
   const auto offset = allocate(tx, Tree::leaf_size(key, value), leaves_);
-  // Put together first, and written by one copy past the caches: a line that is flushed and then
-  // written again holds up everything behind it.
-  const auto header = Tree::leaf_of(key, value);
-  draft_.assign(reinterpret_cast<const char*>(&header), sizeof header);
-  draft_.append(key).append(value);
-  auto* leaf = reinterpret_cast<Leaf*>(tree_.base() + offset);
-  pmemobj_memcpy(pool_->handle(), leaf, draft_.data(), draft_.size(), PMEMOBJ_F_MEM_NODRAIN);
-  return leaf;
+  pending_.push_back({offset, key, value});
+  return offset;
+}
+
+// All together: an allocation takes locks, and a lock waits until everything that was written past
+// the caches has arrived in memory.
+void TreeAppender::write() {
+  for (const auto& [offset, key, value] : pending_) {
+    // Put together first, and written by one copy past the caches: a line that is flushed and then
+    // written again holds up everything behind it.
+    const auto header = Tree::leaf_of(key, value);
+    draft_.assign(reinterpret_cast<const char*>(&header), sizeof header);
+    draft_.append(key).append(value);
+    pmemobj_memcpy(pool_->handle(), tree_.base() + offset, draft_.data(), draft_.size(),
+                   PMEMOBJ_F_MEM_NODRAIN);
+  }
+  pending_.clear();
 }
 
 // It does not change any more in this transaction.
@@ -64,17 +74,16 @@ void TreeAppender::redirect(Transaction& tx, std::uint64_t reference) {
 
 bool TreeAppender::append(Transaction& tx, std::string_view key, std::string_view value) {
   if (!loaded_) load();
-  if (last_ != nullptr && last_->key() >= key) return false;
+  if (!empty_ && last_key_ >= key) return false;
   if (!changed_) {
     tx.add(&root_->tree, sizeof *root_ - offsetof(ContainerRoot, tree));
     changed_ = true;
   }
-  const auto* made = make_leaf(tx, key, value);
-  const auto leaf = tree_.offset_of(made);
-  if (last_ == nullptr) {
+  const auto leaf = make_leaf(tx, key, value);
+  if (empty_) {
     redirect(tx, leaf);
   } else {
-    const auto difference = Tree::compare(last_->key(), key);
+    const auto difference = Tree::compare(last_key_, key);
     invariant(difference.has_value(), "an item is appended twice");
     const auto position = std::pair(difference->byte, difference->bit);
     while (!edge_.empty() &&
@@ -91,12 +100,14 @@ bool TreeAppender::append(Transaction& tx, std::string_view key, std::string_vie
     redirect(tx, reference | kBranchTag);
     edge_.push_back({branch, true});
   }
-  last_ = made;
+  last_key_ = key;
+  empty_ = false;
   ++root_->count;
   return true;
 }
 
 void TreeAppender::finish() {
+  write();
   if (!changed_) return;
   changed_ = false;
   for (auto& step : edge_) seal(step);
@@ -110,6 +121,7 @@ void TreeAppender::forget() {
   loaded_ = changed_ = false;
   reached_ = 0;
   edge_.clear();
+  pending_.clear();
   sealed_.clear();
 }
 

@@ -19,8 +19,11 @@ class TreeAppender {
   TreeAppender(Pool& pool, ContainerRoot& root) : pool_(&pool), tree_(pool, root), root_(&root) {}
 
   // Inserts an item whose key is above all others. Otherwise false, and nothing was done. Whoever
-  // is to see the tree needs finish() first.
+  // is to see the tree needs finish() first; key and value stay where they are until then, or until
+  // write().
   bool append(Transaction& tx, std::string_view key, std::string_view value);
+  // Writes the items that were appended.
+  void write();
   // To be called before the transaction is committed, or the tree used by anything else in it.
   void finish();
   // Pool offset behind everything that was appended since forget().
@@ -34,6 +37,13 @@ class TreeAppender {
     bool ours;  // may be changed in this transaction, and has no valid checksum yet
   };
 
+  // An item that has its place, and is not there yet.
+  struct Pending {
+    std::uint64_t offset;
+    std::string_view key;
+    std::string_view value;
+  };
+
   void load();
   // What was allocated last, and how far behind the one before.
   struct Place {
@@ -42,17 +52,19 @@ class TreeAppender {
   };
 
   std::uint64_t allocate(Transaction& tx, std::size_t size, Place& place);
-  const Leaf* make_leaf(Transaction& tx, std::string_view key, std::string_view value);
+  std::uint64_t make_leaf(Transaction& tx, std::string_view key, std::string_view value);
   void seal(Step& step);
   void redirect(Transaction& tx, std::uint64_t reference);
 
   Pool* pool_;
   Tree tree_;
   ContainerRoot* root_;
+  std::vector<Pending> pending_;
   std::string draft_;  // an item
   std::vector<Step> edge_;  // the branches on the way to the last item, the highest one first
   std::vector<const Branch*> sealed_;  // not flushed yet
-  const Leaf* last_ = nullptr;
+  std::string last_key_;
+  bool empty_ = true;  // there is no last one
   std::uint64_t reached_ = 0;
   Place leaves_;
   Place branches_;

@@ -62,7 +62,8 @@ std::optional<FrameHeader> peek_frame(std::string_view data) {
 }
 
 std::size_t check_frame(const FrameHeader& header, std::string_view payload) {
-  const auto covered = header.kind == kFramePeer ? peer_covered(payload) : payload.size();
+  const bool carries = header.kind == kFramePeer || header.kind == kFramePeerChunk;
+  const auto covered = carries ? peer_covered(payload) : payload.size();
   if (frame_crc(header, payload.substr(0, covered)) != header.crc) {
     throw Violation{Reason::kCrc, "checksum of a frame of kind " + std::to_string(header.kind) +
                                       " does not match"};

@@ -24,12 +24,13 @@ enum FrameKind : std::uint8_t {
   kFramePeerHello = 16,
   kFramePeer = 17,
   kFramePeerVote = 18,  // the same, but need not be looked at when votes are not waited for
+  kFramePeerChunk = 19,  // a message that carries a chunk of an image behind it
 };
 
 inline constexpr std::uint32_t kFrameMagic = 0x3178506d;  // "mPx1"
 inline constexpr std::uint8_t kFrameVersion = 1;
 inline constexpr std::uint16_t kProtocol = 1;
-inline constexpr std::uint16_t kPeerProtocol = 5;
+inline constexpr std::uint16_t kPeerProtocol = 6;
 
 struct FrameHeader {
   std::uint32_t magic;

@@ -72,7 +72,7 @@ class ReplySet:
 
 # ---------------------------------------------------------------- the plane: sockets
 
-EVENT_PEER_MESSAGE: int  # (kind, peer, control: bytes, [(time, Batch), ...])
+EVENT_PEER_MESSAGE: int  # (kind, peer, control: bytes, [(time, Batch), ...] or a Chunk)
 EVENT_PEER_UP: int  # (kind, peer)
 EVENT_PEER_DOWN: int  # (kind, peer)
 EVENT_BATCH: int  # (kind, Batch)
@@ -121,6 +121,8 @@ class Plane:
         self, peer: int, control: bytes, values: list[tuple[int, Batch]], vote: bool = False
     ) -> None:
         """Queue a message; dropped when the peer is not connected or its queue is full."""
+    def send_chunk(self, peer: int, control: bytes, chunk: Chunk) -> None:
+        """The same, of a message that carries a chunk."""
     def deliver(self, replies: ReplySet) -> None:
         """Queue replies for those clients that are connected here."""
     def answer(self, token: int, data: bytes) -> None:
@@ -326,6 +328,25 @@ def chunk_info(chunk: bytes) -> tuple[int, int, int, bool]:
     Raises WireError."""
 
 @final
+class Chunk:
+    """A chunk whose checksum was compared when it was received or parsed, or that was made here.
+    Replicas hand it on as it is: its bytes are not copied through Python, nor checked again."""
+
+    @staticmethod
+    def parse(data: bytes) -> Chunk:
+        """Raises WireError unless length and checksum fit."""
+    @property
+    def image(self) -> int: ...
+    @property
+    def number(self) -> int: ...
+    @property
+    def slot(self) -> int: ...
+    @property
+    def final(self) -> bool: ...
+    def __len__(self) -> int: ...
+    def __bytes__(self) -> bytes: ...
+
+@final
 class ImageSource:
     """Takes a consistent image of an engine's whole state, in chunks, while slots go on being
     applied between the calls (docs/image.md). All calls come from the thread that applies,
@@ -342,6 +363,8 @@ class ImageSource:
         """The next chunk, None after the final one. Chunks are to be kept until the target has
         installed them: they are made once. Raises ImageError when the image was given up, because
         chunks were asked for so seldom that more than `max_dirty` has changed."""
+    def next_chunk(self, max_bytes: int = 256 << 10) -> Chunk | None:
+        """next(), for a chunk that is handed on."""
     @property
     def image(self) -> int:
         """Random number of this image."""
@@ -363,7 +386,7 @@ class ImageTarget:
 
         Begins, or goes on where the pool is. Raises ImageError when the pool is not one that
         is being installed, StorageCorrupt."""
-    def install(self, chunk: bytes, promise: tuple[int, int] | None = None) -> bool:
+    def install(self, chunk: bytes | Chunk, promise: tuple[int, int] | None = None) -> bool:
         """Install the chunk that is expected, durably. True for the final one: state, counts and
         sessions were verified, the log begins after the image's slot, `promise` is set, and the
         pool can be used by an Engine. All or nothing. Raises WireError for bytes that are not a

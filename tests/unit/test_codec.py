@@ -101,14 +101,30 @@ def test_every_message_is_tried() -> None:
 def test_wrong_number_of_values(which: int) -> None:
     message = messages()[which]
     control, values = encode(message)
-    wrong = [[*values, (1, value(9).batch)], values[:-1]]
-    if isinstance(message, Forward):
+    if isinstance(message, StateChunk):
+        wrong = [[], [(1, value(9).batch)]]
+    elif isinstance(message, Forward):
         wrong = [[]]
+    else:
+        wrong = [[*values, (1, value(9).batch)], values[:-1]]
     for attachments in wrong:
         if len(attachments) == len(values):
             continue
         with pytest.raises(WireError, match="values"):
             decode(control, attachments)
+
+
+def test_a_chunk_is_carried_by_no_other_message_and_not_inside() -> None:
+    for message in messages():
+        control, _ = encode(message)
+        if not isinstance(message, StateChunk):
+            with pytest.raises(WireError, match="carries no chunk"):
+                decode(control, b"chunk")
+    control, chunk = encode(StateChunk(1, 2, 3, False, 4, 5, b"chunk"))
+    fields = msgspec.msgpack.decode(control)
+    assert fields[-1] is None
+    with pytest.raises(WireError, match="beside"):
+        decode(msgspec.msgpack.encode([*fields[:-1], b"inside"]), chunk)
 
 
 def test_values_inside_the_control_part() -> None:

@@ -2,14 +2,14 @@
 
 Small tagged records. Batches do not travel inside: a message that carries values has them in its
 `values` field, which the codec (mpaxos.net.codec) sends beside the control part as (time, batch)
-attachments, so that their bytes are never copied through Python.
+attachments, so that their bytes are never copied through Python. So does a chunk of an image.
 """
 
 from __future__ import annotations
 
 import msgspec
 
-from mpaxos.core.types import Ballot, Mark, ReplicaId, Slot, Value
+from mpaxos.core.types import Ballot, Chunk, Mark, ReplicaId, Slot, Value
 
 
 class Message(msgspec.Struct, tag=True, array_like=True, kw_only=False):
@@ -153,7 +153,8 @@ class StateRequest(Message, tag="staterequest"):
 
 class StateChunk(Message, tag="statechunk"):
     """A part of an image (docs/state-transfer.md). `data` is opaque here, with a checksum of its
-    own; the image is complete with the chunk that is `final`."""
+    own, and travels beside the control part; the image is complete with the chunk that is
+    `final`."""
 
     image: int
     number: int
@@ -164,7 +165,7 @@ class StateChunk(Message, tag="statechunk"):
     """Bytes of the image so far, this chunk included."""
     total: int
     """Bytes that the whole image will have, an estimate."""
-    data: bytes
+    data: Chunk = None
 
 
 class StateRefused(Message, tag="staterefused"):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
-from mpaxos.core.types import Slot
+from mpaxos.core.types import Chunk, Slot
 
 # ------------------------------------------------------------------ the source
 
@@ -37,7 +37,7 @@ class ChunkMade(msgspec.Struct):
     final: bool
     made: int
     total: int
-    data: bytes
+    data: Chunk
 
 
 class ImageFailed(msgspec.Struct):
@@ -57,7 +57,7 @@ class InstallChunk(msgspec.Struct):
     job: int
     image: int
     number: int
-    data: bytes
+    data: Chunk
 
 
 class DropInstall(msgspec.Struct):

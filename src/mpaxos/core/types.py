@@ -7,7 +7,7 @@ in a small Python object) and never pass through the protocol.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -41,6 +41,11 @@ class Ballot(NamedTuple):
 
 ZERO_BALLOT = Ballot(0, 0)
 """Below every ballot a leader can hold: rounds of real ballots start at 1."""
+
+
+Chunk = Any
+"""A part of an image of the state: the bytes of one chunk in whatever form the runtime has them. All
+that the protocol asks of it is its len()."""
 
 
 class Batch(Protocol):

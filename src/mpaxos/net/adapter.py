@@ -7,7 +7,14 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from mpaxos import _native
-from mpaxos.core.messages import Accepted, AnyMessage, Envelope, HeartbeatReply, Message
+from mpaxos.core.messages import (
+    Accepted,
+    AnyMessage,
+    Envelope,
+    HeartbeatReply,
+    Message,
+    StateChunk,
+)
 from mpaxos.core.output import (
     Decided,
     Event,
@@ -143,13 +150,16 @@ class NativePlane:
 
     def send(self, messages: list[Envelope]) -> None:
         """See Plane.send. A message for several peers is encoded once."""
-        encoded: dict[int, tuple[bytes, list[codec.Attachment]]] = {}
+        encoded: dict[int, tuple[bytes, codec.Beside]] = {}
         for envelope in messages:
             # Identity is enough as a key: `messages` keeps all of them alive meanwhile.
             key = id(envelope.message)
             if key not in encoded:
                 encoded[key] = codec.encode(envelope.message)
             control, values = encoded[key]
+            if isinstance(envelope.message, StateChunk):
+                self._plane.send_chunk(envelope.to, control, values)
+                continue
             vote = isinstance(envelope.message, VOTES)
             self._plane.send(envelope.to, control, cast(_NativeValues, values), vote)
 

@@ -123,7 +123,7 @@ def _copy(
     copied, slot = 0, None
     with closing(ImageSource(Engine(store.pool))) as source:
         while slot is None:
-            chunk = source.next(CHUNK)
+            chunk = source.next_chunk(CHUNK)
             if chunk is None:
                 break
             slot = sink.install(chunk)

@@ -18,7 +18,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from mpaxos._native import ImageTarget, Pool
+from mpaxos._native import Chunk, ImageTarget, Pool
 from mpaxos.core.output import Write, WritePromise, WriteRecord
 from mpaxos.core.transfer import carried_over
 from mpaxos.core.types import Ballot, Slot
@@ -122,7 +122,7 @@ class PoolSink:
         )
         self._open()
 
-    def install(self, data: bytes) -> Slot | None:
+    def install(self, data: bytes | Chunk) -> Slot | None:
         """Install a chunk. The final one's transaction compares all that is in the pool with what
         the source counted and summed up, and only then makes it a pool that can be opened."""
         invariant(self._target is not None, "a chunk without a pool for it")

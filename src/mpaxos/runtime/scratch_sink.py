@@ -7,7 +7,7 @@ from the old one while both are open, and the process goes on with it, in the sa
 
 from __future__ import annotations
 
-from mpaxos._native import ImageTarget, Pool
+from mpaxos._native import Chunk, ImageTarget, Pool
 from mpaxos.config import ClusterConfig
 from mpaxos.core.transfer import carried_over
 from mpaxos.core.types import Slot
@@ -42,7 +42,7 @@ class ScratchSink:
         self._pool = make_scratch(self._config, self._replica, installing=True)
         self._target = ImageTarget(self._pool)
 
-    def install(self, data: bytes) -> Slot | None:
+    def install(self, data: bytes | Chunk) -> Slot | None:
         if self._pool is None or self._target is None:
             invariant(False, "a chunk without a place for it")
             return None

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from mpaxos._native import ImageTarget, Pool
+from mpaxos._native import Chunk, ImageTarget, Pool
 from mpaxos.config import ClusterConfig
 from mpaxos.core.types import Mark, Slot
 from mpaxos.errors import invariant
@@ -61,14 +61,14 @@ class SnapshotSink:
         self._target = ImageTarget(self._pool)
         self._writer = self._snapshots.begin()
 
-    def install(self, data: bytes) -> Slot | None:
+    def install(self, data: bytes | Chunk) -> Slot | None:
         """Raises OSError too, when the file cannot be written."""
         pool, target, writer = self._pool, self._target, self._writer
         if pool is None or target is None or writer is None:
             invariant(False, "a chunk without a place for it")
             return None
         complete = target.install(data)
-        writer.add(data)
+        writer.add(bytes(data))
         if not complete:
             return None
         mark = Mark(pool.applied_upto, pool.applied_digest)

@@ -39,7 +39,7 @@ from mpaxos.runtime.applier import Applier
 from mpaxos.storage.store import Store
 
 if TYPE_CHECKING:
-    from mpaxos._native import Engine, ImageSource
+    from mpaxos._native import Chunk, Engine, ImageSource
 
 log = logging.getLogger("mpaxos.transfer")
 
@@ -60,7 +60,7 @@ class StateSink(Protocol):
     def begin(self) -> None:
         """Make an empty one, whatever was there. Raises StorageError."""
 
-    def install(self, data: bytes) -> Slot | None:
+    def install(self, data: bytes | Chunk) -> Slot | None:
         """Install the next chunk, durably; the slot of the image once it is complete and verified.
 
         Raises ImageError, WireError, StorageError: then it is of no use any more.
@@ -137,16 +137,18 @@ class ImageMaker:
         source = self._images.get(job)
         if source is None:
             source = self._images[job] = self._open_image()
-        data = source.next(CHUNK)
-        if data is None:
+        chunk = source.next_chunk(CHUNK)
+        if chunk is None:
             return ImageFailed(job, "the image has no more chunks")
-        image, number, slot, final = _native.chunk_info(data)
         done = source.progress()
         made = done["bytes"]
         total = made * max(done["total"], done["items"]) // max(1, done["items"])
-        if final:
+        if chunk.final:
             self._close(job)
-        return ChunkMade(job, image, number, slot, final, made, max(made, total), data)
+        total = max(made, total)
+        return ChunkMade(
+            job, chunk.image, chunk.number, chunk.slot, chunk.final, made, total, chunk
+        )
 
     def _close(self, job: int) -> None:
         source = self._images.pop(job, None)
