@@ -301,7 +301,7 @@ STRANGERS = {
     "itself": (peer_hello(0, 0), "mismatch", "replica 0 is not one of the peers"),
     "protocol": (peer_hello(1, 0, protocol=9), "version", "speaks protocol 9"),
     "older": (frame(PEER_HELLO, b"\4" + bytes(39)), "version", "speaks protocol 4"),
-    "short": (frame(PEER_HELLO, b"\5" + bytes(62)), "protocol", "wrong size"),
+    "short": (frame(PEER_HELLO, bytes([PEER_PROTOCOL]) + bytes(62)), "protocol", "wrong size"),
     "empty": (frame(PEER_HELLO, b""), "protocol", "wrong size"),
     "long": (frame(PEER_HELLO, bytes(65)), "oversize", "limit is 64"),
     "no hello": (peer_message(b"", []), "protocol", "before the hello"),

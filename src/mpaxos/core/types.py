@@ -44,8 +44,8 @@ ZERO_BALLOT = Ballot(0, 0)
 
 
 Chunk = Any
-"""A part of an image of the state: the bytes of one chunk in whatever form the runtime has them. All
-that the protocol asks of it is its len()."""
+"""A part of an image of the state: the bytes of one chunk, in whatever form the runtime has them.
+All that the protocol asks of it is its len()."""
 
 
 class Batch(Protocol):
