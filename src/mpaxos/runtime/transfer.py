@@ -43,8 +43,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mpaxos.transfer")
 
-CHUNK = 256 << 10
-"""Cost of a chunk, about bytes: half a millisecond of the thread that applies."""
+CHUNK = 512 << 10
+"""Cost of a chunk, about bytes: half a millisecond of the thread that applies. Each chunk is a turn
+of the loop here and at the target: half as much takes a quarter more processor time here."""
 
 
 class StateSink(Protocol):
