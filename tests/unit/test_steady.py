@@ -129,21 +129,6 @@ def standing(**changes: Any) -> Standing:
         decided_time=0,
         flights=[],
         outbox=[],
-        said=0,
-        by_all=0,
-        heard_at=0,
-        proposed_time=0,
-        queue=[],
-        seen=[],
-        peers=[],
-        beat=0,
-        asked_beat=0,
-        beat_at=0,
-        waiting=[],
-        confirming=[],
-        ready=[],
-        marks=[],
-        remembered=[],
     )
     return msgspec.structs.replace(made, **changes)
 

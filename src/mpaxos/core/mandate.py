@@ -65,19 +65,6 @@ class Mandates(Views):
             outbox=self._outbox.sent(),
             said=self._learner.said_in(ballot),
             by_all=self._truncation.by_all,
-            heard_at=0,
-            proposed_time=0,
-            queue=[],
-            seen=[],
-            peers=[],
-            beat=0,
-            asked_beat=0,
-            beat_at=0,
-            waiting=[],
-            confirming=[],
-            ready=[],
-            marks=[],
-            remembered=[],
         )
         if leadership is None or self._as_leader(standing, leadership):
             return standing

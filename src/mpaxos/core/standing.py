@@ -42,26 +42,26 @@ class Standing(msgspec.Struct):
     """Ascending; those with a batch without gaps from decided + 1 on."""
     outbox: list[tuple[Batch, Instant]]
     """Own clients' batches, oldest first, and when they were sent to the leader."""
-    said: Slot
+    said: Slot = 0
     """Decided up to here, says the leader (of a follower)."""
-    by_all: Slot
-    heard_at: Instant
-    proposed_time: int
+    by_all: Slot = 0
+    heard_at: Instant = 0
+    proposed_time: int = 0
     """Time of the newest value proposed (of a leader, as all that follows)."""
-    queue: list[Batch]
-    seen: list[tuple[ReplicaId, int, int]]
+    queue: list[Batch] = []
+    seen: list[tuple[ReplicaId, int, int]] = []
     """Origin, incarnation and highest number of batches that were queued."""
-    peers: list[PeerSeen]
-    beat: int
-    asked_beat: int
+    peers: list[PeerSeen] = []
+    beat: int = 0
+    asked_beat: int = 0
     """The heartbeat whose answers confirm the reads in `confirming`."""
-    beat_at: Instant
+    beat_at: Instant = 0
     """When the last heartbeat was sent; 0: not in this mandate."""
-    waiting: list[ReadAt]
-    confirming: list[ReadAt]
-    ready: list[ReadAt]
+    waiting: list[ReadAt] = []
+    confirming: list[ReadAt] = []
+    ready: list[ReadAt] = []
     """Confirmed, and their slot is not decided yet."""
-    marks: list[Mark]
+    marks: list[Mark] = []
     """New own ones since the mandate was given."""
-    remembered: list[tuple[ReplicaId, int, int]]
+    remembered: list[tuple[ReplicaId, int, int]] = []
     """Batches that were queued since then."""
