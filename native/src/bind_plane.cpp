@@ -16,8 +16,6 @@ using namespace nb::literals;
 namespace mpaxos {
 namespace {
 
-constexpr int kSettled = 10;  // beside EventKind: no event of the sockets
-
 using HostPort = std::pair<std::string, int>;
 
 std::string_view as_view(const nb::bytes& data) { return {data.c_str(), data.size()}; }
@@ -68,15 +66,6 @@ nb::tuple poll(Plane& plane, std::int64_t until, std::int64_t room, bool quorum,
     turn = plane.poll(until, room, quorum, votes);
   }
   nb::list events;
-  if (plane.has_results()) {
-    nb::list decided;
-    for (const auto& one : plane.take_decided()) {
-      decided.append(nb::make_tuple(one.slot, one.time, batch_object(one.item)));
-    }
-    nb::list reads;
-    for (const auto& item : plane.take_reads()) reads.append(batch_object(item));
-    events.append(nb::make_tuple(kSettled, decided, reads));
-  }
   for (const auto& event : turn.second) events.append(as_tuple(event));
   return nb::make_tuple(turn.first, events);
 }
@@ -147,7 +136,6 @@ void bind_plane(nb::module_& m) {
   m.attr("EVENT_ADMIN") = static_cast<int>(kEventAdmin);
   m.attr("EVENT_NOTICE") = static_cast<int>(kEventNotice);
   m.attr("EVENT_MET") = static_cast<int>(kEventMet);
-  m.attr("EVENT_SETTLED") = kSettled;
   m.attr("EVENT_ESTRANGED") = static_cast<int>(kEventEstranged);
 
   const PlaneOptions standard;
@@ -181,6 +169,7 @@ void bind_plane(nb::module_& m) {
       .def("counters", &counters)
       .def("set_identity", &Plane::set_identity, "cluster_name"_a, "machine"_a)
       .def("introduce", &introduce, "life"_a, "birth"_a, "met"_a)
+      .def("serve", &Plane::serve, "hand_over"_a, nb::keep_alive<1, 2>())
       .def("attach", &Plane::attach, "steady"_a, "pool"_a, "engine"_a.none(),
            nb::keep_alive<1, 2>(), nb::keep_alive<1, 3>(), nb::keep_alive<1, 4>())
       .def("close", &Plane::close);

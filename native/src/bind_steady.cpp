@@ -16,13 +16,13 @@ using namespace nb::literals;
 
 namespace mpaxos {
 
+namespace {
+
 nb::object batch_object(const Item& item) {
   if (item.batch) return nb::cast(item.batch);
   if (item.foreign) return *static_cast<nb::object*>(item.foreign.get());
   return nb::none();
 }
-
-namespace {
 
 using Pair = std::pair<std::uint64_t, std::uint64_t>;
 

@@ -12,8 +12,6 @@ void bind_engine(nanobind::module_& m);   // Engine
 void bind_image(nanobind::module_& m);    // ImageSource, ImageTarget
 void bind_wal(nanobind::module_& m);      // Wal
 void bind_steady(nanobind::module_& m);   // Steady
-
-struct Item;
-nanobind::object batch_object(const Item& item);  // None: an item without a batch
+void bind_hand_over(nanobind::module_& m);  // HandOver
 
 }  // namespace mpaxos

@@ -49,4 +49,5 @@ NB_MODULE(_native, m) {
   mpaxos::bind_image(m);
   mpaxos::bind_wal(m);
   mpaxos::bind_steady(m);
+  mpaxos::bind_hand_over(m);
 }

@@ -87,12 +87,12 @@ std::pair<std::int64_t, std::vector<Event>> Plane::poll(std::int64_t until, std:
     // Greetings and refusals do not wait for the next turn; writing may bring events, too.
     hub_.flush();
     const auto deadline = std::min(last, hub_.held_until());
-    const bool sleep = !dialling && !hub_.has_events() && !woken_;
+    const bool sleep = !dialling && !hub_.has_events() && !woken_ && !has_results();
     const auto patience = sleep ? std::min(deadline, asio_due_) - monotonic_now() : 0;
     const bool undisturbed = hub_.serve_ready(std::max<std::int64_t>(patience, 0));
+    if (!take_results(room)) break;
     room = hub_.hand_out(room);
     if (take_ordinary(room) && !woken_ && undisturbed && monotonic_now() < last) continue;
-    if (has_results()) break;
     if (hub_.has_events() || woken_.exchange(false) || !undisturbed) break;
     hub_.flush();
     if (hub_.has_events() || monotonic_now() >= std::min(last, hub_.held_until())) break;
@@ -105,8 +105,16 @@ std::pair<std::int64_t, std::vector<Event>> Plane::poll(std::int64_t until, std:
   return {monotonic_now(), hub_.take_events()};
 }
 
+// Takes in what the machine's thread has done. False when that is the protocol's.
+bool Plane::take_results(std::int64_t& room) {
+  if (!has_results()) return true;
+  if (!steady_ || !steady_->active() || !steady_->collect(monotonic_now())) return false;
+  after_ordinary(room);
+  return true;
+}
+
 // Takes a turn without the protocol, if there is a mandate for it and the events allow it. True
-// when all of them are taken, and nothing needs Python because of it.
+// when all of them are taken.
 bool Plane::take_ordinary(std::int64_t& room) {
   if (!steady_ || !steady_->active() || !hub_.has_events()) return false;
   auto events = hub_.take_events();
@@ -114,16 +122,25 @@ bool Plane::take_ordinary(std::int64_t& room) {
   if (taken > 0) {
     ++hub_.counters().ordinary_turns;
     events.erase(events.begin(), events.begin() + static_cast<std::ptrdiff_t>(taken));
-    room = steady_->room_for_batches();
-    hub_.begin_turn(true, steady_->awaits_votes());
+    after_ordinary(room);
   }
   const bool all = events.empty();
   if (!all) hub_.give_back(std::move(events));
-  return all && !steady_->has_results();
+  return all;
+}
+
+void Plane::after_ordinary(std::int64_t& room) {
+  room = steady_->room_for_batches();
+  hub_.begin_turn(true, steady_->awaits_votes());
+}
+
+void Plane::serve(HandOver& hand_over) {
+  hand_over_ = &hand_over;
+  hand_over.bind([this] { hub_.readiness().wake(); });
 }
 
 void Plane::attach(Steady& steady, FilePool& pool, Engine* engine) {
-  steady_.emplace(hub_, links_, steady, pool, engine);
+  steady_.emplace(hub_, links_, steady, pool, engine, engine == nullptr ? hand_over_ : nullptr);
 }
 
 void Plane::send(std::uint16_t peer, std::string_view control, const TimedBatches& values,
@@ -195,6 +212,7 @@ void Plane::sweep_later() {
 void Plane::close() {
   if (closed_) return;
   closed_ = true;
+  if (hand_over_ != nullptr) hand_over_->unbind();
   sweeper_.cancel();
   links_.stop();
   for (const auto& listener : listeners_) listener->stop();

@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "hand_over.hpp"
 #include "peer_connection.hpp"
 #include "plane_hub.hpp"
 #include "plane_steady.hpp"
@@ -71,15 +72,17 @@ class Plane {
   void introduce(Birth birth, std::map<std::uint16_t, Birth> met);
   void close();
 
+  // A machine with a thread of its own: poll() returns when it has done something.
+  void serve(HandOver& hand_over);
   // From now on ordinary turns are taken within poll() whenever `steady` has a mandate. All three
-  // outlive this; no engine: what is decided is handed out.
+  // outlive this; no engine: what is decided is handed over to the machine's thread.
   void attach(Steady& steady, FilePool& pool, Engine* engine);
-  bool has_results() const { return steady_ && steady_->has_results(); }
-  std::vector<Settled> take_decided() { return steady_->take_decided(); }
-  std::vector<Item> take_reads() { return steady_->take_reads(); }
 
  private:
   bool take_ordinary(std::int64_t& room);
+  bool take_results(std::int64_t& room);
+  void after_ordinary(std::int64_t& room);
+  bool has_results() const { return hand_over_ != nullptr && hand_over_->has_results(); }
   void sweep_later();
   void serve_asio();
   asio::io_context io_;  // first: everything below refers to it
@@ -91,6 +94,7 @@ class Plane {
   std::int64_t asio_due_ = 0;
   std::int64_t asio_period_ = 0;  // ns
   bool closed_ = false;
+  HandOver* hand_over_ = nullptr;
   std::optional<SteadyRunner> steady_;
 };
 

@@ -55,7 +55,7 @@ class Hub {
   asio::io_context& io() { return io_; }
   Readiness& readiness() { return readiness_; }
   // Reads and writes what is ready, up to the bound of a turn; waits up to `patience` ns for it.
-  // False when a signal or wake() ended the wait.
+  // False when a signal ended the wait.
   bool serve_ready(std::int64_t patience);
   Counters& counters() { return counters_; }
   std::size_t max_request_frame() const;

@@ -74,7 +74,6 @@ void Readiness::wake() {
 bool Readiness::poll(std::int64_t patience,
                      const std::function<bool(std::uint64_t, std::uint32_t)>& on_event) {
   std::array<epoll_event, kEventsAtOnce> events;
-  bool undisturbed = true;
   // Rounded up: waking early would only mean another wait.
   auto timeout = static_cast<int>((patience + kMillisecond - 1) / kMillisecond);
   // What stays ready comes again: a bound keeps a descriptor from being served twice for long.
@@ -90,14 +89,13 @@ bool Readiness::poll(std::int64_t patience,
         std::uint64_t count_of_wakes = 0;
         [[maybe_unused]] const auto size =
             ::read(wake_.get(), &count_of_wakes, sizeof count_of_wakes);
-        undisturbed = false;
       } else if (!on_event(event.data.u64, event.events)) {
-        return undisturbed;
+        return true;
       }
     }
     if (count < kEventsAtOnce) break;
   }
-  return undisturbed;
+  return true;
 }
 
 void Readiness::watch() {

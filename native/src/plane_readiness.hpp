@@ -47,7 +47,7 @@ class Readiness {
   bool asio_called() { return std::exchange(asio_called_, false); }
 
   // Calls `on_event(id, events)` for what is ready, each descriptor once, until it returns false.
-  // Waits up to `patience` ns for the first. False when a signal or wake() ended the wait.
+  // Waits up to `patience` ns for the first, or for wake(). False when a signal ended the wait.
   bool poll(std::int64_t patience,
             const std::function<bool(std::uint64_t, std::uint32_t)>& on_event);
   // Ends the wait of poll(), or the next one. Safe from any thread.

@@ -1,7 +1,9 @@
 #include "plane_steady.hpp"
 
 #include "engine.hpp"
+#include "error.hpp"
 #include "file_pool.hpp"
+#include "hand_over.hpp"
 #include "peer_connection.hpp"
 #include "plane_hub.hpp"
 
@@ -18,8 +20,15 @@ Item item_of(const BatchPtr& batch) {
 }
 
 SteadyRunner::SteadyRunner(Hub& hub, PeerLinks& links, Steady& steady, FilePool& pool,
-                           Engine* engine)
-    : hub_(hub), links_(links), steady_(steady), pool_(pool), engine_(engine) {}
+                           Engine* engine, HandOver* hand_over)
+    : hub_(hub),
+      links_(links),
+      steady_(steady),
+      pool_(pool),
+      engine_(engine),
+      hand_over_(hand_over) {
+  invariant((engine == nullptr) != (hand_over == nullptr), "one who applies what is decided");
+}
 
 std::size_t SteadyRunner::run(const std::vector<Event>& events, std::int64_t now) {
   if (!steady_.begin_turn(now)) return 0;
@@ -27,6 +36,19 @@ std::size_t SteadyRunner::run(const std::vector<Event>& events, std::int64_t now
   while (taken < events.size() && take(events[taken])) ++taken;
   if (taken > 0) carry_out(steady_.finish());
   return taken;
+}
+
+bool SteadyRunner::collect(std::int64_t now) {
+  if (!steady_.begin_turn(now)) return false;
+  for (const auto& result : hand_over_->take_results()) {
+    hub_.deliver(result.replies);
+    if (result.slot == 0) continue;
+    steady_.on_applied(result.slot);
+    steady_.on_mark({result.slot, result.digest});
+  }
+  carry_out(steady_.finish());  // what waited for the machine may go on
+  hub_.flush();
+  return true;
 }
 
 bool SteadyRunner::take(const Event& event) {
@@ -71,12 +93,21 @@ void SteadyRunner::carry_out(const SteadyTurn& turn) {
   }
   if (turn.decided.empty() && turn.reads.empty()) return;
   if (engine_ == nullptr) {
-    decided_.insert(decided_.end(), turn.decided.begin(), turn.decided.end());
-    reads_.insert(reads_.end(), turn.reads.begin(), turn.reads.end());
+    hand_over(turn);
     return;
   }
   apply(turn);
   hub_.flush();
+}
+
+void SteadyRunner::hand_over(const SteadyTurn& turn) {
+  using Kind = HandOver::Kind;
+  for (const auto& [slot, time, item] : turn.decided) {
+    hand_over_->put({.kind = Kind::kSlot, .slot = slot, .time = time, .batch = item.batch});
+  }
+  for (const auto& item : turn.reads) {
+    hand_over_->put({.kind = Kind::kReads, .batch = item.batch});
+  }
 }
 
 void SteadyRunner::write(const std::vector<Settled>& records) {

@@ -14,13 +14,15 @@ namespace mpaxos {
 
 class Engine;
 class FilePool;
+class HandOver;
 class Hub;
 class PeerLinks;
 
 class SteadyRunner {
  public:
-  // `engine`: applies here and now what is decided; null: it is handed out, see decided().
-  SteadyRunner(Hub& hub, PeerLinks& links, Steady& steady, FilePool& pool, Engine* engine);
+  // What is decided is applied here and now by `engine`, or handed over; one of them is null.
+  SteadyRunner(Hub& hub, PeerLinks& links, Steady& steady, FilePool& pool, Engine* engine,
+               HandOver* hand_over);
 
   bool active() const { return steady_.active(); }
   std::int64_t room_for_batches() const { return steady_.room_for_batches(); }
@@ -28,10 +30,8 @@ class SteadyRunner {
   // One turn with the first of `events`, as far as they are ordinary; returns how many these are.
   std::size_t run(const std::vector<Event>& events, std::int64_t now);
 
-  // To be applied and answered by somebody else, in this order.
-  bool has_results() const { return !decided_.empty() || !reads_.empty(); }
-  std::vector<Settled> take_decided() { return std::exchange(decided_, {}); }
-  std::vector<Item> take_reads() { return std::exchange(reads_, {}); }
+  // One turn with what the machine's thread has done. False: the protocol has to be asked first.
+  bool collect(std::int64_t now);
 
  private:
   bool take(const Event& event);
@@ -40,17 +40,17 @@ class SteadyRunner {
   void write(const std::vector<Settled>& records);
   void send(const Letter& letter);
   void apply(const SteadyTurn& turn);
+  void hand_over(const SteadyTurn& turn);
 
   Hub& hub_;
   PeerLinks& links_;
   Steady& steady_;
   FilePool& pool_;
   Engine* engine_;
+  HandOver* hand_over_;
   Incoming incoming_;
   std::string control_;
   TimedBatches values_;
-  std::vector<Settled> decided_;
-  std::vector<Item> reads_;
 };
 
 // A batch as Steady knows it.

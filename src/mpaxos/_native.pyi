@@ -80,9 +80,6 @@ EVENT_READS: int  # (kind, Batch)
 EVENT_ADMIN: int  # (kind, token, bytes)
 EVENT_NOTICE: int  # (kind, port: str, address: str, reason: str)  a connection closed for cause
 EVENT_MET: int  # (kind, peer, life, birth)  comes before its EVENT_PEER_UP, when it is news
-EVENT_SETTLED: (
-    int  # (kind, [(slot, time, Batch)], [Batch])  of ordinary turns: first, to be applied
-)
 EVENT_ESTRANGED: int  # (kind, peer, reason: str)  it knows this replica with other data
 
 @final
@@ -131,16 +128,48 @@ class Plane:
         """Write queued bytes: one system call per connection that has any."""
     def wake(self) -> None:
         """Make a poll() in another thread return soon. The only call safe from other threads."""
+    def serve(self, hand_over: HandOver) -> None:
+        """Return from poll() when the machine's thread has done something; under a mandate its
+        replies are delivered within poll(). It is kept."""
     def counters(self) -> dict[str, int]:
         """Connections, bytes, frames, and closed_<reason> counts."""
     def set_identity(self, cluster_name: str, machine: str) -> None:
         """Texts sent to clients in the welcome."""
     def attach(self, steady: Steady, pool: Pool, engine: Engine | None) -> None:
-        """Take ordinary turns within poll() while `steady` has a mandate. All three are kept."""
+        """Take ordinary turns within poll() while `steady` has a mandate. What they decide is
+        applied by `engine` at once; without one it is handed over to the machine's thread (see
+        serve). All three are kept."""
     def introduce(self, life: int, birth: int, met: dict[int, tuple[int, int]]) -> None:
         """Which data this replica comes with, and with which (life, birth) it has met others; 0 is
         a birth that is not known. A peer with other data and no higher life is refused."""
     def close(self) -> None: ...
+
+# ---------------------------------------------------------------- a machine's own thread
+
+WORK_SLOT: int
+WORK_READS: int
+WORK_CALL: int
+WORK_STOP: int
+
+@final
+class HandOver:
+    """Slots and reads on their way to the thread of a machine, and what came of them. take() and
+    done() are that thread's; the others may be called from any."""
+
+    def __init__(self) -> None: ...
+    def put_slot(self, slot: int, time: int, batch: Batch) -> None: ...
+    def put_reads(self, batch: Batch) -> None: ...
+    def put_call(self) -> None:
+        """Something else is to be done at this place of the order."""
+    def stop(self) -> None:
+        """Drop what waits; from now on only WORK_STOP is taken."""
+    def take(self) -> tuple[int, int, int, Batch]:
+        """(WORK_SLOT, slot, time, Batch), (WORK_READS, 0, 0, Batch), (WORK_CALL, 0, 0, None) or
+        (WORK_STOP, 0, 0, None); waits for it."""
+    def done(self, slot: int, digest: int, replies: ReplySet) -> None:
+        """`replies` is empty afterwards. Of reads: slot 0."""
+    def results(self) -> list[tuple[int, int, ReplySet]]:
+        """What is done, as it was given to done(), unless a Plane has taken it."""
 
 # ---------------------------------------------------------------- ordinary turns
 

@@ -160,7 +160,7 @@ def test_the_log_is_written_while_another_thread_applies() -> None:
     from the log, read positions, while slots before that are applied and the state digested."""
     with filled() as (pool, engine, session):
         woken = threading.Event()
-        applier = ThreadedApplier(NativeMachine(engine), woken.set)
+        applier = ThreadedApplier(NativeMachine(engine), woken.set, _native.HandOver())
         applied = 1
         replies = 0
         for slot in range(2, SLOTS):

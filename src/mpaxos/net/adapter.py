@@ -16,20 +16,17 @@ from mpaxos.core.messages import (
     StateChunk,
 )
 from mpaxos.core.output import (
-    Decided,
     Event,
     LocalBatch,
     LocalReads,
     Output,
     PeerDown,
     PeerUp,
-    ReadReady,
     Received,
 )
-from mpaxos.core.types import Value
 from mpaxos.errors import StorageForgotten, WireError, invariant
 from mpaxos.net import codec
-from mpaxos.net.plane import AdminRequest, Notice, Polled, Settled
+from mpaxos.net.plane import AdminRequest, Notice, Polled
 
 MAX_REPLICAS = 7
 
@@ -52,16 +49,6 @@ _BALLOTS = _fields_by_kind("ballot", "promised")
 _LIVES = _fields_by_kind("lives", "life")
 
 
-def _settled(event: tuple[Any, ...]) -> Settled:
-    _, decided, reads = event
-    last = decided[-1][0] if decided else 0
-    return Settled(
-        [Decided(slot, Value(batch, time)) for slot, time, batch in decided],
-        # Their slot is among those decided now or before: 0 asks for none beyond.
-        [ReadReady(batch, last) for batch in reads],
-    )
-
-
 class NativePlane:
     """Wraps a `_native.Plane`; implements mpaxos.net.plane.Plane for native replies."""
 
@@ -80,10 +67,7 @@ class NativePlane:
         Raises StorageForgotten when a peer has met this replica with other data.
         """
         now, raw = self._plane.poll(output.wake_at, output.room, output.quorum, output.votes)
-        settled = None
-        if raw and raw[0][0] == _native.EVENT_SETTLED:
-            settled = _settled(raw.pop(0))
-        polled = Polled(now, [], [], [], settled)
+        polled = Polled(now, [], [], [])
         for item in raw:
             self._take(item, polled)
         return polled
@@ -122,11 +106,15 @@ class NativePlane:
             raise StorageForgotten(item[2])
         polled.events.append(event)
 
+    def serve(self, hand_over: _native.HandOver) -> None:
+        """Notice what the machine's thread has done."""
+        self._plane.serve(hand_over)
+
     def attach(
         self, steady: _native.Steady, pool: _native.Pool, engine: _native.Engine | None
     ) -> None:
         """Take ordinary turns within poll() whenever `steady` has a mandate; what they decide is
-        applied by `engine`, or handed out (Polled.settled)."""
+        applied by `engine`, or handed over to the machine's thread (serve)."""
         self._plane.attach(steady, pool, engine)
 
     def _check(self, message: AnyMessage) -> AnyMessage:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple, Protocol, TypeVar
 
 from mpaxos.core.messages import Envelope
-from mpaxos.core.output import Decided, Event, Output, ReadReady
+from mpaxos.core.output import Event, Output
 from mpaxos.core.types import Instant
 
 RepliesT = TypeVar("RepliesT", contravariant=True)
@@ -36,13 +36,6 @@ class Notice(NamedTuple):
     """What is wrong, in words."""
 
 
-class Settled(NamedTuple):
-    """To be applied, in this order."""
-
-    decided: list[Decided]
-    reads: list[ReadReady]
-
-
 class Polled(NamedTuple):
     """What one poll() brought."""
 
@@ -50,8 +43,6 @@ class Polled(NamedTuple):
     events: list[Event]
     admin: list[AdminRequest]
     notices: list[Notice]
-    settled: Settled | None = None
-    """What ordinary turns, taken within poll(), decided and left to be applied."""
 
 
 class Plane(Protocol[RepliesT]):

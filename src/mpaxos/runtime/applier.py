@@ -7,13 +7,13 @@ time, so it gets a thread: the protocol goes on meanwhile, a bounded number of s
 from __future__ import annotations
 
 import os
-import queue
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from mpaxos import _native
 from mpaxos.core.output import Applied, Decided, ReadReady
 from mpaxos.core.types import Batch, Mark, Slot
 
@@ -88,6 +88,9 @@ class Applier(Protocol):
     def waits(self) -> bool:
         """Reads wait for a slot that is not decided yet."""
 
+    def reached(self, slot: Slot) -> None:
+        """Slots up to this one were applied, or are about to be, without submit()."""
+
     def call(self, function: Callable[[], None]) -> None:
         """Run `function` between two slots, on the thread that applies."""
 
@@ -106,7 +109,6 @@ class _ReadGate:
         return bool(self._waiting)
 
     def reached(self, slot: Slot) -> None:
-        """Slots up to this one were applied by somebody else."""
         self._upto = max(self._upto, slot)
 
     def pass_through(self, decided: list[Decided], reads: list[ReadReady]) -> list[Batch]:
@@ -147,7 +149,6 @@ class InlineApplier:
         return self._gate.waits()
 
     def reached(self, slot: Slot) -> None:
-        """The machine has applied up to `slot` in ordinary turns."""
         self._gate.reached(slot)
 
     def call(self, function: Callable[[], None]) -> None:
@@ -158,36 +159,38 @@ class InlineApplier:
 
 
 class ThreadedApplier:
-    """Applies on a thread of its own; `wake` makes the loop come and collect."""
+    """Applies on a thread of its own, which takes its work from `hand_over`."""
 
-    def __init__(self, machine: Machine, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, machine: Machine, wake: Callable[[], None], hand_over: _native.HandOver
+    ) -> None:
+        """`wake` makes the loop come and look after a call, and when the machine cannot go on.
+        That something was applied is told by `hand_over` to whom it serves (Plane.serve)."""
         self._machine = machine
         self._wake = wake
+        self._hand_over = hand_over
         self._gate = _ReadGate(machine.mark[0])
-        self._work: queue.SimpleQueue[Decided | Batch | Callable[[], None] | None] = (
-            queue.SimpleQueue()
-        )
-        self._finished: deque[tuple[ReplySet, Mark | None]] = deque()
+        self._calls: deque[Callable[[], None]] = deque()
         self._failure: BaseException | None = None
         self._worker = threading.Thread(target=self._run, name="applier", daemon=True)
         self._worker.start()
 
     def submit(self, decided: list[Decided], reads: list[ReadReady]) -> None:
-        for item in decided:
-            self._work.put(item)
+        hand_over = self._hand_over
+        for slot, value in ((d.slot, d.value) for d in decided):
+            hand_over.put_slot(slot, value.time, cast(_native.Batch, value.batch))
         for batch in self._gate.pass_through(decided, reads):
-            self._work.put(batch)
+            hand_over.put_reads(cast(_native.Batch, batch))
 
     def collect(self) -> Done:
         if self._failure is not None:
             raise self._failure
         done = Done()
         marks: list[Mark] = []
-        while self._finished:
-            replies, mark = self._finished.popleft()
+        for slot, digest, replies in self._hand_over.results():
             done.replies.append(replies)
-            if mark is not None:
-                marks.append(mark)
+            if slot:
+                marks.append(Mark(slot, digest))
         if marks:
             done.applied = merge(None, marks)
         return done
@@ -195,17 +198,16 @@ class ThreadedApplier:
     def waits(self) -> bool:
         return self._gate.waits()
 
+    def reached(self, slot: Slot) -> None:
+        self._gate.reached(slot)
+
     def call(self, function: Callable[[], None]) -> None:
-        self._work.put(function)
+        self._calls.append(function)
+        self._hand_over.put_call()
 
     def stop(self, patience: float) -> bool:
         """Let the slot that runs finish, drop the others: they are in the log."""
-        while True:
-            try:
-                self._work.get_nowait()
-            except queue.Empty:
-                break
-        self._work.put(None)
+        self._hand_over.stop()
         self._worker.join(patience)
         return not self._worker.is_alive() and self._is_gone(patience)
 
@@ -221,16 +223,20 @@ class ThreadedApplier:
         return not os.path.exists(task)
 
     def _run(self) -> None:
+        machine, hand_over = self._machine, self._hand_over
         try:
-            while (item := self._work.get()) is not None:
-                if isinstance(item, Decided):
-                    replies = self._machine.apply(item.slot, item.value.time, item.value.batch)
-                    self._finished.append((replies, Mark(*self._machine.mark)))
-                elif callable(item):
-                    item()
+            while True:
+                kind, slot, stamp, batch = hand_over.take()
+                if kind == _native.WORK_SLOT:
+                    replies = machine.apply(slot, stamp, batch)
+                    hand_over.done(slot, machine.mark[1], replies)
+                elif kind == _native.WORK_READS:
+                    hand_over.done(0, 0, machine.query(batch))
+                elif kind == _native.WORK_CALL:
+                    self._calls.popleft()()
+                    self._wake()
                 else:
-                    self._finished.append((self._machine.query(item), None))
-                self._wake()
+                    return
         except BaseException as error:
             self._failure = error
             self._wake()

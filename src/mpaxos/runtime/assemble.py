@@ -69,7 +69,9 @@ def make_applier(service: type, machine: Machine, plane: NativePlane) -> Applier
         return InlineApplier(machine)
     # The thread that runs user code gives way to the loop this often.
     sys.setswitchinterval(0.001)
-    return ThreadedApplier(machine, plane.wake)
+    hand_over = _native.HandOver()
+    plane.serve(hand_over)
+    return ThreadedApplier(machine, plane.wake, hand_over)
 
 
 def is_native(service: type) -> bool:
@@ -120,6 +122,7 @@ class RememberingApplier:
         self.collect = inner.collect
         self.call = inner.call
         self.waits = inner.waits
+        self.reached = inner.reached
         self.stop = inner.stop
 
     def submit(self, decided: list[Decided], reads: list[ReadReady]) -> None:
@@ -144,9 +147,9 @@ def make_steady(
     steady = native_steady(
         replica.settings, log_size=memory.pool.log_size, epoch=epoch, incarnation=incarnation
     )
-    inline = applier if isinstance(applier, InlineApplier) else None
-    plane.attach(steady, memory.pool, None if inline is None else engine)
-    return NativeSteady(steady, inline)
+    inline = isinstance(applier, InlineApplier)
+    plane.attach(steady, memory.pool, engine if inline else None)
+    return NativeSteady(steady, applier)
 
 
 def make_snapshotter(

@@ -118,8 +118,6 @@ class Loop:
     def turn(self) -> None:
         """One pass. Raises what cannot be gone on with: StorageError, InvariantViolated."""
         polled = self._plane.poll(self._output)
-        if polled.settled is not None:
-            self._applier.submit(*polled.settled)
         done = self._applier.collect()
         progress = [] if self._background is None else self._background.collect()
         steady = self._steady

@@ -8,7 +8,7 @@ from mpaxos import _native
 from mpaxos.core.output import Applied
 from mpaxos.core.settings import Settings
 from mpaxos.core.standing import Standing
-from mpaxos.runtime.applier import InlineApplier
+from mpaxos.runtime.applier import Applier
 
 
 def native_steady(
@@ -32,9 +32,9 @@ def native_steady(
 class NativeSteady:
     """Hands mandates over, and takes back where they led."""
 
-    def __init__(self, steady: _native.Steady, applier: InlineApplier | None) -> None:
-        """`applier`: whose machine the extension applies to by itself; None: what ordinary turns
-        decide is handed out."""
+    def __init__(self, steady: _native.Steady, applier: Applier | None) -> None:
+        """`applier`: past which the plane applies, or hands over, what ordinary turns decide;
+        None: nothing goes past it."""
         self._steady = steady
         self._applier = applier
 
@@ -51,7 +51,7 @@ class NativeSteady:
             return None
         standing = Standing(*fields)
         if self._applier is not None:
-            self._applier.reached(standing.applied)
+            self._applier.reached(standing.decided)
         return standing
 
     def applied(self, applied: Applied, /) -> None:

@@ -24,7 +24,7 @@ from mpaxos.core.settings import SECOND, Settings
 from mpaxos.core.types import Mark, ReplicaId, Slot
 from mpaxos.machine.host import MachineHost
 from mpaxos.machine.memory import MemoryEngine
-from mpaxos.net.plane import Polled, Settled
+from mpaxos.net.plane import Polled
 from mpaxos.runtime.applier import Applier, Done, InlineApplier
 from mpaxos.runtime.loop import Loop
 from mpaxos.runtime.steady import native_steady
@@ -98,8 +98,9 @@ class SimPlane:
         if output.messages:
             self.send(output.messages)
         self._world.ordinary_turns += taken > 0
-        settled = Settled(output.decided, output.reads)
-        return Polled(now, events[taken:], [], [], settled if any(settled) else None)
+        if output.decided or output.reads:
+            self._node.applier.submit(output.decided, output.reads)
+        return Polled(now, events[taken:], [], [])
 
     def _seal(self, entries: list[Entry]) -> SimBatch:
         self._batches += 1
@@ -194,6 +195,9 @@ class SlowApplier:
     def waits(self) -> bool:
         return self._inline.waits() or self.lags
 
+    def reached(self, slot: Slot) -> None:
+        self._inline.reached(slot)
+
     def call(self, function: Callable[[], None]) -> None:
         self._inline.call(function)
 
@@ -215,6 +219,7 @@ class WatchedApplier:
         self.collect = inner.collect
         self.call = inner.call
         self.waits = inner.waits
+        self.reached = inner.reached
         self.stop = inner.stop
 
     def submit(self, decided: list[Decided], reads: list[ReadReady]) -> None:
@@ -280,13 +285,14 @@ class Node:
         self.plane = SimPlane(world, self, incarnation)
         slow = rng.random() < world.plan.slow_share
         self._applier = SlowApplier(self.machine, rng) if slow else InlineApplier(self.machine)
+        self.applier = WatchedApplier(world, self, self._applier)
         self.transfers = SimTransfers(world, self)
         self.steady = self._make_steady(incarnation)
         self.loop = Loop(
             self.plane,
             self.replica,
             self.store,
-            WatchedApplier(world, self, self._applier),
+            self.applier,
             on_admin=lambda request: None,
             on_notice=lambda notice: None,
             background=self.transfers,
