@@ -48,23 +48,25 @@ nb::list begin(Engine& engine, std::uint64_t slot, std::uint64_t time,
 Change change_of(nb::handle item) {
   const auto tuple = nb::cast<nb::tuple>(item);
   invariant(tuple.size() == 3, "a change has three fields");
-  Change change;
-  change.container = nb::cast<std::uint32_t>(tuple[0]);
-  change.key = as_view(nb::cast<nb::bytes>(tuple[1]));
+  Change change{.container = nb::cast<std::uint32_t>(tuple[0]),
+                .key = as_view(nb::cast<nb::bytes>(tuple[1])),
+                .value = std::nullopt};
   invariant(change.key.size() <= kMaxKey, "a key is longer than 65536 bytes");
-  if (!tuple[2].is_none()) change.value = std::string(as_view(nb::cast<nb::bytes>(tuple[2])));
+  if (!tuple[2].is_none()) change.value = as_view(nb::cast<nb::bytes>(tuple[2]));
   return change;
 }
 
 ReplySet finish(Engine& engine, const nb::list& replies, const nb::list& changes) {
+  // The lists are the caller's alone, and keep every bytes object until this returns.
   std::vector<RunReply> run;
+  run.reserve(replies.size());
   for (nb::handle item : replies) {
     const auto tuple = nb::cast<nb::tuple>(item);
     invariant(tuple.size() == 2, "a reply has two fields");
-    run.push_back({nb::cast<std::uint8_t>(tuple[0]),
-                   std::string(as_view(nb::cast<nb::bytes>(tuple[1])))});
+    run.push_back({nb::cast<std::uint8_t>(tuple[0]), as_view(nb::cast<nb::bytes>(tuple[1]))});
   }
   std::vector<Change> merged;
+  merged.reserve(changes.size());
   for (nb::handle item : changes) merged.push_back(change_of(item));
   nb::gil_scoped_release release;
   return engine.finish(run, merged);

@@ -28,15 +28,16 @@ struct ToRun {
   std::string_view payload;  // inside the batch
 };
 
+// Both refer to bytes of their maker's, which stay until finish() returns.
 struct Change {
   std::uint32_t container;
-  std::string key;
-  std::optional<std::string> value;  // nothing: remove
+  std::string_view key;
+  std::optional<std::string_view> value;  // nothing: remove
 };
 
 struct RunReply {
   std::uint8_t status;
-  std::string payload;
+  std::string_view payload;
 };
 
 // Calls come from one thread at a time. After an exception every further call throws kInvariant:
