@@ -139,6 +139,21 @@ void check_unused_header(const std::string& path) {
   }
 }
 
+// libpmemobj knows classes of allocations only as long as a pool is open. What was allocated in one
+// that is not defined stays what it is, and can be freed.
+void define_classes(PMEMobjpool* pool) {
+  pobj_alloc_class_desc branches{};
+  branches.unit_size = kBranchSize;
+  branches.alignment = kBranchSize;  // so that none is in two lines
+  branches.units_per_block = 4096;
+  branches.header_type = POBJ_HEADER_NONE;
+  const auto name = "heap.alloc_class." + std::to_string(kBranchClass) + ".desc";
+  if (pmemobj_ctl_set(pool, name.c_str(), &branches) != 0) {
+    throw Error(ErrorKind::kStorageFull,
+                std::string("libpmemobj defines no class of allocations: ") + pmemobj_errormsg());
+  }
+}
+
 [[noreturn]] void cannot_open(const std::string& path) {
   const int error = errno;
   const std::string text = pmemobj_errormsg();
@@ -209,6 +224,7 @@ FilePool::FilePool(const std::string& path, const std::array<std::uint8_t, 16>& 
   pool_ = pmemobj_open(path.c_str(), kPoolLayout);
   if (pool_ == nullptr) cannot_open(path);
   try {
+    define_classes(pool_);
     verify_header(cluster, replica, size);
     if (this->installing()) read_word(root_->engine.installing, "installation");  // checked
     if (this->installing() && !installing) {

@@ -280,7 +280,7 @@ void Tree::put(Transaction& tx, const Leaf* found, std::string_view key, std::st
     if (std::pair(branch->byte, branch->bit) > std::pair(difference->byte, difference->bit)) break;
     place = {branch, &branch->child[direction(key, branch->byte, branch->bit)]};
   }
-  auto* branch = static_cast<Branch*>(pmemobj_direct(tx.allocate(sizeof(Branch))));
+  auto* branch = static_cast<Branch*>(pmemobj_direct(tx.allocate(sizeof(Branch), kBranchKind)));
   const auto side = direction(key, difference->byte, difference->bit);
   branch->child[side] = leaf;
   branch->child[1 - side] = *place.slot;

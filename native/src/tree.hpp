@@ -38,7 +38,7 @@ struct Branch {
   std::uint32_t bit;  // 0: the "there is a byte" bit; 1 to 8: the byte's bits, highest first
   std::uint64_t check;  // XXH3 of all before: a wrong turn would make items vanish
 };
-static_assert(sizeof(Branch) == 32);
+static_assert(sizeof(Branch) == kBranchSize);
 
 inline constexpr std::uint32_t kMaxKey = 64 << 10;
 inline constexpr std::uint64_t kBranchTag = 1;  // references to branches are odd

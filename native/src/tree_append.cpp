@@ -19,8 +19,9 @@ void TreeAppender::load() {
 
 // In an empty pool one allocation follows the other, so the next one can be foretold; its memory is
 // in no cache yet.
-std::uint64_t TreeAppender::allocate(Transaction& tx, std::size_t size, Place& place) {
-  const auto offset = tx.reserve(size).off;
+std::uint64_t TreeAppender::allocate(Transaction& tx, std::size_t size, std::uint64_t kind,
+                                     Place& place) {
+  const auto offset = tx.reserve(size, kind).off;
   reached_ = std::max(reached_, offset + size);
   place.step = offset - place.offset;
   place.offset = offset;
@@ -30,7 +31,7 @@ std::uint64_t TreeAppender::allocate(Transaction& tx, std::size_t size, Place& p
 
 std::uint64_t TreeAppender::make_leaf(Transaction& tx, std::string_view key,
                                       std::string_view value) {
-  const auto offset = allocate(tx, Tree::leaf_size(key, value), leaves_);
+  const auto offset = allocate(tx, Tree::leaf_size(key, value), 0, leaves_);
   pending_.push_back({offset, key, value});
   return offset;
 }
@@ -91,7 +92,7 @@ bool TreeAppender::append(Transaction& tx, std::string_view key, std::string_vie
       seal(edge_.back());
       edge_.pop_back();
     }
-    const auto reference = allocate(tx, sizeof(Branch), branches_);
+    const auto reference = allocate(tx, sizeof(Branch), kBranchKind, branches_);
     auto* branch = reinterpret_cast<Branch*>(tree_.base() + reference);
     branch->child[0] = edge_.empty() ? root_->tree : edge_.back().branch->child[1];
     branch->child[1] = leaf;

@@ -51,7 +51,7 @@ class TreeAppender {
     std::uint64_t step = 0;
   };
 
-  std::uint64_t allocate(Transaction& tx, std::size_t size, Place& place);
+  std::uint64_t allocate(Transaction& tx, std::size_t size, std::uint64_t kind, Place& place);
   std::uint64_t make_leaf(Transaction& tx, std::string_view key, std::string_view value);
   void seal(Step& step);
   void redirect(Transaction& tx, std::uint64_t reference);
