@@ -32,7 +32,8 @@ def _arguments(words: list[str] | None) -> argparse.Namespace:
         prog="python -m bench.recovery",
         description="Kills, restarts, freezes and thaws replicas under load; measures how long it "
         "takes until they are in step and how long clients get no answer. Writes RECOVERY.md, "
-        "recovery.json and plots/recovery-*.svg to --output.",
+        "recovery.json and plots/recovery-*.svg to --output; parts that this run does not measure "
+        "stay as they are there.",
         epilog="Examples: python -m bench.recovery --quick;  "
         "python -m bench.recovery --settings disk+volatile --sizes 10MiB,100MiB;  "
         "python -m bench.recovery --settings '' --transfer 1GiB;  "
@@ -80,7 +81,8 @@ def _bench(arguments: argparse.Namespace) -> int:
     settings, sizes = _check(arguments)
     replaced = arguments.transfer and parse_size(arguments.transfer, "--transfer")
     began = time.monotonic()
-    found = pages.findings()
+    kept = pages.load(arguments.output)
+    found, origin = pages.Findings(), pages.origin()
     parent: Path | None = arguments.pool_dir
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -97,18 +99,22 @@ def _bench(arguments: argparse.Namespace) -> int:
         def done() -> None:
             bar.advance(task)
             # After each: what took long is not lost when a later one fails.
-            pages.write(found, arguments.output)
+            pages.write(pages.merged(kept, found), arguments.output)
 
         for setting in settings:
             for size in sizes:
                 tell = say(f"{setting.name}, {format_size(size)}")
-                found.runs.append(run(setting, size, arguments.connections, parent, tell))
+                faults = run(setting, size, arguments.connections, parent, tell)
+                found.runs.append(pages.RunPart(origin=origin, found=faults))
                 done()
         if replaced is not None:
-            found.transfer = transfer(replaced, parent, say(f"transfer, {format_size(replaced)}"))
+            tell = say(f"transfer, {format_size(replaced)}")
+            moved = transfer(replaced, parent, tell)
+            found.transfer = pages.TransferPart(origin=origin, found=moved)
             done()
         if arguments.steady is not None:
-            found.steady = steady(arguments.steady, parent, say("steady"))
+            lasted = steady(arguments.steady, parent, say("steady"))
+            found.steady = pages.SteadyPart(origin=origin, found=lasted)
             done()
     _show(found, as_json=arguments.json)
     spent = time.monotonic() - began
@@ -133,9 +139,9 @@ def _show(found: pages.Findings, *, as_json: bool) -> None:
         if lines:
             console.print(table)
     if found.transfer is not None:
-        console.print(pages.transfer_text(found.transfer))
+        console.print(pages.transfer_text(found.transfer.found))
     if found.steady is not None:
-        console.print(pages.steady_text(found.steady))
+        console.print(pages.steady_text(found.steady.found))
 
 
 def _interrupt(sign: int, frame: object) -> None:

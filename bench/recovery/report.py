@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import shlex
 import sys
 from pathlib import Path
 
@@ -17,11 +18,14 @@ from bench.recovery.faults import (
     Run,
     milliseconds,
 )
+from bench.recovery.settings import SETTINGS
 from bench.recovery.steady import Steady
 from bench.recovery.transfer import Transfer
+from bench.results import Origin
 from mpaxos.bench import plots
 from mpaxos.bench.usage import machine_text
 from mpaxos.config import format_size
+from mpaxos.errors import ConfigError
 from mpaxos.version import __version__
 
 ORIGINALS = """\
@@ -54,31 +58,72 @@ class Aim(msgspec.Struct, frozen=True, kw_only=True):
         return self.measured >= self.limit if self.at_least else self.measured <= self.limit
 
 
+class RunPart(msgspec.Struct, frozen=True, kw_only=True):
+    """All faults in one setting with one size."""
+
+    origin: Origin
+    found: Run
+
+
+class SteadyPart(msgspec.Struct, frozen=True, kw_only=True):
+    """The steady run."""
+
+    origin: Origin
+    found: Steady
+
+
+class TransferPart(msgspec.Struct, frozen=True, kw_only=True):
+    """The replaced replica."""
+
+    origin: Origin
+    found: Transfer
+
+
 class Findings(msgspec.Struct, kw_only=True):
-    """Everything that was measured in one go."""
+    """The latest of each part."""
 
-    machine: str
-    date: str
-    version: str
-    command: str
-    runs: list[Run] = []
-    steady: Steady | None = None
-    transfer: Transfer | None = None
+    runs: list[RunPart] = []
+    steady: SteadyPart | None = None
+    transfer: TransferPart | None = None
 
 
-def findings() -> Findings:
-    """Nothing measured yet."""
-    return Findings(
+def origin() -> Origin:
+    """Here and now."""
+    return Origin(
         machine=machine_text(),
         date=datetime.datetime.now(tz=datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=__version__,
-        command=" ".join(["python -m bench.recovery", *sys.argv[1:]]),
+        command=" ".join(["python -m bench.recovery", *map(shlex.quote, sys.argv[1:])]),
+    )
+
+
+def load(output: Path) -> Findings:
+    """What earlier runs left; nothing when there is no such file. Raises ConfigError."""
+    path = output / "recovery.json"
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Findings)
+    except FileNotFoundError:
+        return Findings()
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"{path} is not what this program wrote ({error}): remove it") from None
+
+
+def merged(kept: Findings, found: Findings) -> Findings:
+    """What was kept, but for the parts that were found anew."""
+    parts = {(part.found.setting, part.found.size): part for part in [*kept.runs, *found.runs]}
+    order = list(SETTINGS)
+    keys = sorted(parts, key=lambda key: (order.index(key[0]), key[1]))
+    return Findings(
+        runs=[parts[key] for key in keys],
+        steady=found.steady or kept.steady,
+        transfer=found.transfer or kept.transfer,
     )
 
 
 def aims(found: Findings) -> list[Aim]:
     """The project's aims, which are those of pmem + persistent."""
-    runs = sorted((r for r in found.runs if r.setting == "pmem+persistent"), key=lambda r: r.size)
+    runs = [part.found for part in found.runs if part.found.setting == "pmem+persistent"]
+    runs.sort(key=lambda run: run.size)
     texts: list[Aim] = []
     for run in runs:
         of = {outcome.fault: outcome for outcome in run.outcomes}
@@ -98,16 +143,17 @@ def aims(found: Findings) -> list[Aim]:
         ratio = times[1] / times[0] if times[0] and times[1] else None
         texts.append(Aim(text=f"{text}, under load", limit=1.2, unit="", measured=ratio))
     if found.steady is not None:
-        text = f"leader changes in {found.steady.minutes:g} min of full load beside a hog"
-        texts.append(Aim(text=text, limit=0, unit="", measured=found.steady.changes))
+        steady = found.steady.found
+        text = f"leader changes in {steady.minutes:g} min of full load beside a hog"
+        texts.append(Aim(text=text, limit=0, unit="", measured=steady.changes))
     if found.transfer is not None:
-        t = found.transfer
+        t = found.transfer.found
         size = f"transfer of {format_size(t.size)}"
-        copies = t.in_step / t.copy if t.copy else None
+        copies = t.in_step / t.carried if t.carried else None
         texts += [
             Aim(text=f"{size}: longest stall", limit=0.05, unit="s", measured=t.stall),
             Aim(text=f"{size}: throughput", limit=0.5, unit="", measured=t.ratio, at_least=True),
-            Aim(text=f"{size}: in step, of a plain copy", limit=3, unit="", measured=copies),
+            Aim(text=f"{size}: in step, of a copy", limit=3, unit="", measured=copies),
         ]
     return texts
 
@@ -137,7 +183,7 @@ def rows(found: Findings) -> list[list[str]]:
             f"{outcome.before:,.0f}/s" if outcome.before else "",
             f"{outcome.after:,.0f}/s" if outcome.before else "",
         ]
-        for run in found.runs
+        for run in (part.found for part in found.runs)
         for outcome in run.outcomes
     ]
 
@@ -163,15 +209,26 @@ def aim_rows(found: Findings) -> list[list[str]]:
 
 
 def transfer_text(t: Transfer) -> str:
-    """The transfer in a sentence."""
+    """The transfer in a few sentences."""
+    carried = (
+        f"{t.carried:.2f} s from a file in memory over loopback into a new file in memory "
+        f"({_ratio(t.in_step, t.carried)}: this is what the aim is about)"
+        if t.carried
+        else "not measured into new memory"
+    )
     return (
         f"A follower replaced (`mpaxos init --replace`) with a state of {format_size(t.size)} "
         f"({format_size(t.state)} with what the store adds), {t.connections} clients: in step "
-        f"after {t.in_step:.2f} s, a plain copy of as many bytes over loopback takes "
-        f"{t.copy:.2f} s, to reserve a file as large as the pool and to copy them into it "
-        f"{t.fresh:.2f} s; longest stall {1000 * t.stall:.0f} ms; throughput "
-        f"{t.during:,.0f}/s, undisturbed {t.before:,.0f}/s."
+        f"after {t.in_step:.2f} s; longest stall {1000 * t.stall:.0f} ms; throughput "
+        f"{t.during:,.0f}/s, undisturbed {t.before:,.0f}/s. A copy of as many bytes without load "
+        f"takes {carried}. To send one buffer again and again into another takes {t.copy:.2f} s "
+        f"({_ratio(t.in_step, t.copy)}); to reserve a file as large as the pool and to copy them "
+        f"into it, without a socket, {t.fresh:.2f} s."
     )
+
+
+def _ratio(spent: float, copy: float) -> str:
+    return f"in step after {spent / copy:.1f} of these" if copy else "too short to compare with"
 
 
 def steady_text(s: Steady) -> str:
@@ -188,6 +245,23 @@ def _markdown(head: tuple[str, ...], lines: list[list[str]]) -> list[str]:
     return [*table, *(f"| {' | '.join(cells)} |" for cells in lines), ""]
 
 
+def _origins(found: Findings) -> list[str]:
+    """When, where and by which command each part was measured."""
+    texts: dict[Origin, list[str]] = {}
+    for part in found.runs:
+        name = f"{part.found.setting} {format_size(part.found.size)}"
+        texts.setdefault(part.origin, []).append(name)
+    if found.transfer is not None:
+        texts.setdefault(found.transfer.origin, []).append("transfer")
+    if found.steady is not None:
+        texts.setdefault(found.steady.origin, []).append("steady")
+    return [
+        f"- {', '.join(names)}: {origin.date}, mpaxos {origin.version}, `{origin.command}`, "
+        f"{origin.machine}"
+        for origin, names in texts.items()
+    ]
+
+
 def write(found: Findings, output: Path) -> None:
     """RECOVERY.md, recovery.json and a plot for each setting, in `output`. Raises ConfigError."""
     text = [
@@ -202,16 +276,15 @@ def write(found: Findings, output: Path) -> None:
         "*Before*, *after*: throughput. Clients of a frozen replica "
         "wait for it: they have no timeout.",
         "",
-        f"{found.date}, mpaxos {found.version}, `{found.command}`\\",
-        found.machine,
+        *_origins(found),
         "",
         *_markdown(HEAD, rows(found)),
     ]
-    text += [transfer_text(found.transfer), ""] if found.transfer else []
-    text += [steady_text(found.steady), ""] if found.steady else []
+    text += [transfer_text(found.transfer.found), ""] if found.transfer else []
+    text += [steady_text(found.steady.found), ""] if found.steady else []
     text += ["## The aims", "", *_markdown(("aim", "wanted", "measured", "met"), aim_rows(found))]
     text += ["## What the originals do on the same kind of machine", "", ORIGINALS]
-    for name in dict.fromkeys(run.setting for run in found.runs):
+    for name in dict.fromkeys(part.found.setting for part in found.runs):
         text += [f"![{name}]({_plot(found, name, output).as_posix()})", ""]
     output.mkdir(parents=True, exist_ok=True)
     (output / "RECOVERY.md").write_text("\n".join(text).rstrip() + "\n")
@@ -223,7 +296,7 @@ def _plot(found: Findings, setting: str, output: Path) -> Path:
     path = Path("plots") / f"recovery-{setting.replace('+', '-')}.svg"
     (output / path).parent.mkdir(parents=True, exist_ok=True)
     panels = []
-    for run in found.runs:
+    for run in (part.found for part in found.runs):
         if run.setting != setting:
             continue
         points = [(i * run.interval, n / run.interval) for i, n in enumerate(run.series)]

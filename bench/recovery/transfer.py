@@ -1,23 +1,19 @@
-"""A replica whose data is lost is replaced under load, beside a plain copy of as many bytes."""
+"""A replica whose data is lost is replaced under load, beside copies of as many bytes."""
 
 from __future__ import annotations
 
-import mmap
-import os
 import shutil
-import socket
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
 import msgspec
 
+from bench.recovery.copies import carried_copy, fresh_copy, plain_copy
 from bench.recovery.faults import Say
 from bench.recovery.load import FOR_EVER, BackgroundLoad
 from bench.recovery.settings import SETTINGS, filled, workload
-from mpaxos.config.values import MIB
 from mpaxos.local import ClusterFailed, LocalCluster
 
 CONNECTIONS = 16
@@ -26,6 +22,9 @@ UNDISTURBED = 3.0
 """Seconds of load before the replica is killed, for the throughput to compare with."""
 
 _PATIENCE = 600.0
+
+_LOOK = 0.03
+"""Seconds between questions whether it is in step: more of them would hold it up."""
 
 
 class Transfer(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +38,11 @@ class Transfer(msgspec.Struct, frozen=True, kw_only=True):
     in_step: float
     """From process start."""
     copy: float
-    """Of as many bytes over a loopback socket, on the same machine without load."""
+    """Of as many bytes over a loopback socket, on the same machine without load: one buffer of
+    1 MiB is sent again and again, into one buffer."""
+    carried: float = 0.0
+    """The same, from a file in memory into a new file in memory, as a transfer has to; 0: not
+    measured."""
     fresh: float
     """To reserve a file as large as the pool where the pools are, and to copy as many bytes into
     it, without load: what no way of installing a state in a new pool can do without."""
@@ -74,18 +77,21 @@ def transfer(size: int, parent: Path | None, say: Say) -> Transfer:
             say(f"replica {victim} lost its data, and is replaced")
             cluster.start([victim])
             began = cluster.started_at[victim]
-            cluster.wait_in_step(victim, timeout=_PATIENCE)
+            cluster.wait_in_step(victim, timeout=_PATIENCE, interval=_LOOK)
             in_step = time.monotonic()
             say(f"in step after {in_step - began:.2f} s")
         finally:
             curve = load.finish()
-        fresh = fresh_copy(state, int(pool["size"]), cluster.directory / "floor")
+    # Without the replicas, and without what they hold.
+    carried = carried_copy(state, parent)
+    fresh = fresh_copy(state, int(pool["size"]), parent)
     return Transfer(
         size=size,
         state=state,
         connections=CONNECTIONS,
         in_step=in_step - began,
         copy=plain_copy(state),
+        carried=carried,
         fresh=fresh,
         stall=curve.stall(began, in_step),
         before=curve.rate(quiet, hit),
@@ -106,43 +112,3 @@ def _lose(cluster: LocalCluster, victim: int) -> None:
     )
     if done.returncode != 0:
         raise ClusterFailed(f"mpaxos init --replace: {done.stderr or done.stdout}")
-
-
-def plain_copy(size: int) -> float:
-    """Seconds that `size` bytes take from one buffer to another over a loopback socket."""
-    chunk = bytes(MIB)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        sender = threading.Thread(target=_send, args=(server.getsockname(), chunk, size))
-        sender.start()
-        connection, _ = server.accept()
-        with connection:
-            into = bytearray(MIB)
-            began = time.monotonic()
-            while connection.recv_into(into):
-                pass
-            spent = time.monotonic() - began
-        sender.join()
-    return spent
-
-
-def fresh_copy(size: int, reserved: int, path: Path) -> float:
-    """Seconds that it takes to make a file of `reserved` bytes and to copy `size` bytes into it
-    through a mapping, as a pool is written. Raises OSError."""
-    chunk = bytes(range(256)) * (MIB // 256)
-    began = time.monotonic()
-    with path.open("w+b") as file:
-        path.unlink()
-        os.posix_fallocate(file.fileno(), 0, reserved)
-        with mmap.mmap(file.fileno(), reserved) as memory:
-            for at in range(0, size - MIB + 1, MIB):
-                memory[at : at + MIB] = chunk
-            return time.monotonic() - began
-
-
-def _send(address: tuple[str, int], chunk: bytes, size: int) -> None:
-    with socket.create_connection(address) as connection:
-        view = memoryview(chunk)
-        while size > 0:
-            part = view[: min(size, len(chunk))]
-            connection.sendall(part)
-            size -= len(part)

@@ -9,8 +9,10 @@
 
 namespace mpaxos {
 
+struct Leaf;
+
 inline constexpr std::uint32_t kChunkMagic = 0x3149506d;  // "mPI1"
-inline constexpr std::uint16_t kChunkVersion = 1;
+inline constexpr std::uint16_t kChunkVersion = 2;
 inline constexpr std::uint16_t kChunkFinal = 1;  // flag: nothing follows
 
 // What a source may be asked for. A chunk may be longer by one key and the names of containers.
@@ -23,7 +25,8 @@ struct ChunkHeader {
   std::uint16_t version;
   std::uint16_t flags;
   std::uint32_t length;  // of the records that follow, in bytes
-  std::uint32_t crc;     // CRC-32C of the header without this field, and the records
+  std::uint32_t crc;     // CRC-32C of the records, but for items that PUTs carry, which have their
+                         // own; then of the header without this field
   std::uint64_t image;   // random, the same in all chunks of one image
   std::uint64_t number;  // of the chunk, from 0
   std::uint64_t slot;    // applied when the chunk was made
@@ -91,6 +94,7 @@ struct Record {
   std::uint64_t offset;  // of a part; or the length of all that was staged
   std::string_view key;
   std::string_view bytes;  // value, part, payload, or a container's name
+  std::string_view item;   // of a PUT: a Leaf, key and value, as they are in a pool when new
   ImageLimits limits;
   SessionRecord session;
   ReplyRecord reply;
@@ -98,9 +102,9 @@ struct Record {
   std::vector<ContainerCount> counts;
 };
 
-// What one item adds to EndRecord::items_sum; the sum does not depend on an order.
-std::uint64_t item_digest(std::string_view container, std::string_view key,
-                          std::string_view value);
+// What one item adds to EndRecord::items_sum; the sum does not depend on an order. `crc` is what
+// Leaf::crc is when the item is new: it stands for the value.
+std::uint64_t item_digest(std::string_view container, std::string_view key, std::uint32_t crc);
 
 // Chunks are allocated and freed by the thousand: from here on memory that is freed stays with the
 // process, up to some 64 MiB, instead of going back to the system and coming back as page faults.
@@ -114,6 +118,8 @@ class ChunkWriter {
   void head(const ImageLimits& limits);
   void container(std::uint8_t number, std::string_view name);
   void put(std::uint8_t container, std::string_view key, std::string_view value);
+  // The same, of an item in a pool, whose checksum was verified.
+  void put(std::uint8_t container, const Leaf& leaf);
   void erase(std::uint8_t container, std::string_view key);
   void stage(std::uint64_t offset, std::string_view part);
   void put_staged(std::uint8_t container, std::string_view key, std::uint64_t length);
@@ -128,7 +134,7 @@ class ChunkWriter {
   std::string seal(std::uint64_t image, std::uint64_t number, std::uint64_t slot, bool final);
 
   // Bytes of a record beside its key and value.
-  static constexpr std::size_t kPutSize = 1 + 1 + 4 + 4;
+  static constexpr std::size_t kPutSize = 1 + 1 + 4 * 4;
   static constexpr std::size_t kStageSize = 1 + 8 + 4;
   static constexpr std::size_t kSessionSize = 1 + 2 * 4 + 3 * 8;
   static constexpr std::size_t kReplySize = 1 + 4 + 4 * 8 + 1 + 4;
@@ -140,15 +146,18 @@ class ChunkWriter {
   }
   void start(RecordKind kind) { number(static_cast<std::uint8_t>(kind)); }
   void start(RecordKind kind, const ReplyRecord& reply);
+  void cover();
 
   std::string bytes_;
+  std::size_t covered_;  // bytes up to here are in crc_, or are not to be
+  std::uint32_t crc_ = 0;  // of the records so far
 };
 
 // Reads a chunk from front to back. Everything throws kWire when the bytes are not a chunk; what
 // needs no state to be known (order of records, lengths, containers named) is checked here.
 class ChunkReader {
  public:
-  // Checks the header, the whole length and the checksum.
+  // Checks all of it: header, length, every record and every checksum.
   explicit ChunkReader(std::string_view chunk);
   // All that was checked before: `header` is that of `chunk`.
   ChunkReader(std::string_view chunk, const ChunkHeader& header)
@@ -167,7 +176,9 @@ class ChunkReader {
   template <typename T>
   T number();
   std::string_view take(std::size_t count);
-  void read_key(Record& record, bool value);
+  void read_key(Record& record);
+  void read_item(Record& record);
+  void verify() const;
   void read_reply(Record& record);
   void read_end(Record& record);
   void check_container(std::uint8_t number) const;

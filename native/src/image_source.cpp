@@ -9,6 +9,7 @@ namespace mpaxos {
 namespace {
 
 constexpr std::size_t kSmallestPart = 64;
+constexpr std::size_t kLookAhead = 64;  // items of a sweep
 
 std::uint64_t random_image() {
   std::random_device device;
@@ -66,8 +67,8 @@ void ImageSource::item_changes(const ContainerRoot& container, std::string_view 
     return;
   }
   if (state_ != State::kSweeping || !passed(number, key)) return;
-  if (old != nullptr) items_sum_ -= item_digest(container.name, key, old->value());
-  if (value) items_sum_ += item_digest(container.name, key, *value);
+  if (old != nullptr) items_sum_ -= item_digest(container.name, key, old->crc_when_new());
+  if (value) items_sum_ += item_digest(container.name, key, Leaf::of(key, *value).crc);
   dirty_.item(number, key, value ? value->size() : 0);
   if (dirty_.memory() > bounds_.max_dirty) state_ = State::kOverrun;
 }
@@ -102,20 +103,33 @@ bool ImageSource::fits(Draft& draft, std::uint32_t container, std::size_t size) 
   return true;
 }
 
-bool ImageSource::put(Draft& draft, std::uint32_t container, std::string_view key,
-                      std::string_view value) {
+// An item too long for one record is copied, and sent in parts.
+bool ImageSource::stage(Draft& draft, std::uint32_t container, std::string_view key,
+                        std::string_view value) {
   const auto size = ChunkWriter::kPutSize + key.size() + value.size();
   const auto most = draft.limit - sizeof(ChunkHeader) - sizeof(ContainerRoot::name) - 3;
-  if (size > most && value.size() > kSmallestPart) {
-    staged_.emplace();
-    staged_->bytes = value;
-    staged_->container = container;
-    staged_->key = key;
-    push_staged(draft);
-    return true;
-  }
+  if (size <= most || value.size() <= kSmallestPart) return false;
+  staged_.emplace();
+  staged_->bytes = value;
+  staged_->container = container;
+  staged_->key = key;
+  push_staged(draft);
+  return true;
+}
+
+bool ImageSource::put(Draft& draft, std::uint32_t container, std::string_view key,
+                      std::string_view value) {
+  if (stage(draft, container, key, value)) return true;
+  const auto size = ChunkWriter::kPutSize + key.size() + value.size();
   if (!fits(draft, container, size)) return false;
   draft.writer.put(static_cast<std::uint8_t>(container), key, value);
+  return true;
+}
+
+bool ImageSource::put(Draft& draft, std::uint32_t container, const Leaf& leaf) {
+  if (stage(draft, container, leaf.key(), leaf.value())) return true;
+  if (!fits(draft, container, ChunkWriter::kPutSize + leaf.size() - sizeof leaf)) return false;
+  draft.writer.put(static_cast<std::uint8_t>(container), leaf);
   return true;
 }
 
@@ -205,8 +219,7 @@ bool ImageSource::drain_item(Draft& draft, std::uint32_t container, std::string_
     return item.value ? put(draft, container, key, *item.value) : erase(draft, container, key);
   }
   const auto* leaf = engine_.tree(container).find(key);
-  return leaf != nullptr ? put(draft, container, key, leaf->value())
-                         : erase(draft, container, key);
+  return leaf != nullptr ? put(draft, container, *leaf) : erase(draft, container, key);
 }
 
 // First the session, so that it is there when its replies arrive; what does not fit stays.
@@ -234,14 +247,14 @@ void ImageSource::sweep_items(Draft& draft) {
   while (container_ < kMaxContainers) {
     if (root_of(container_).name[0] != '\0' && root_of(container_).count > 0) {
       const auto tree = engine_.tree(container_);
-      Tree::Cursor cursor(tree, inside_ ? key_ + '\0' : std::string());
+      Tree::Cursor cursor(tree, inside_ ? key_ + '\0' : std::string(), kLookAhead);
       for (;;) {
         if (draft.full || staged_ || draft.cost() >= draft.limit) return;
         const auto* leaf = cursor.next();
         if (leaf == nullptr) break;
-        if (!put(draft, container_, leaf->key(), leaf->value())) return;
+        if (!put(draft, container_, *leaf)) return;
         draft.extra += kSweepCost;
-        items_sum_ += item_digest(name_of(container_), leaf->key(), leaf->value());
+        items_sum_ += item_digest(name_of(container_), leaf->key(), leaf->crc_when_new());
         key_ = leaf->key();
         inside_ = true;
         ++progress_.items;

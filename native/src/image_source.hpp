@@ -93,7 +93,9 @@ class ImageSource final : public ImageWatcher {
   void sweep_items(Draft& draft);
   void sweep_sessions(Draft& draft);
   bool fits(Draft& draft, std::uint32_t container, std::size_t size);
+  bool stage(Draft& draft, std::uint32_t container, std::string_view key, std::string_view value);
   bool put(Draft& draft, std::uint32_t container, std::string_view key, std::string_view value);
+  bool put(Draft& draft, std::uint32_t container, const Leaf& leaf);
   bool drain_item(Draft& draft, std::uint32_t container, std::string_view key,
                   const DirtySet::Item& item);
   bool erase(Draft& draft, std::uint32_t container, std::string_view key);

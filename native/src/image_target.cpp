@@ -15,10 +15,13 @@ namespace {
 constexpr std::uint32_t kMaxWindow = 1024;
 
 #ifdef MADV_POPULATE_WRITE
-constexpr int kPopulate = MADV_POPULATE_WRITE;
+constexpr int kPopulateRead = MADV_POPULATE_READ;
+constexpr int kPopulateWrite = MADV_POPULATE_WRITE;
 #else
-constexpr int kPopulate = 23;  // of Linux 5.14; older ones refuse it
+constexpr int kPopulateRead = 22;  // of Linux 5.14; older ones refuse them
+constexpr int kPopulateWrite = 23;
 #endif
+constexpr std::size_t kBytesPerReservation = 512;  // two for an item of some 1 KiB
 constexpr std::uint64_t kAhead = 8 << 20;
 constexpr std::uint64_t kMapped = 4096;  // what its address and length are multiples of
 
@@ -84,12 +87,9 @@ bool ImageTarget::install(const ImageChunk& chunk, const std::optional<Promise>&
   auto reader = chunk.reader();
   expect(reader);
   Record record{};
-  std::uint64_t records = 0;
-  // All of it is read before any of it is installed.
-  for (auto check = reader; check.next(record); ++records) {
-  }
   numbers_.fill(nullptr);
   Transaction tx(pool_.handle());
+  tx.expect(chunk.bytes().size() / kBytesPerReservation);
   tx.add(state_, sizeof *state_);
   install_records(tx, reader, record);
   if (reader.final()) {
@@ -103,7 +103,6 @@ bool ImageTarget::install(const ImageChunk& chunk, const std::optional<Promise>&
   state_->image = reader.header().image;
   state_->next = reader.header().number + 1;
   state_->slot = reader.header().slot;
-  state_->records += records;
   state_->bytes += chunk.bytes().size();
   state_->crc = crc_of(*state_);
   tx.commit();
@@ -113,7 +112,9 @@ bool ImageTarget::install(const ImageChunk& chunk, const std::optional<Promise>&
 
 // Maps what the next chunks will be written to: the allocator goes through an empty pool from front
 // to back, and one system call for thousands of pages takes a fifth of the time that their faults
-// take one by one. It is no more than help: where it fails, nothing depends on it.
+// take one by one. To be read, many pages are mapped at once if they are in memory, and on a tmpfs
+// they can be written then; the second call does what is left. It is no more than help: where it
+// fails, nothing depends on it.
 void ImageTarget::prepare_memory() {
   std::uint64_t reached = 0;
   for (const auto& appender : appenders_) {
@@ -122,14 +123,20 @@ void ImageTarget::prepare_memory() {
   if (reached + kAhead / 2 <= prepared_ || reached == 0) return;
   const auto from = std::max(prepared_, reached) / kMapped * kMapped;
   const auto to = std::min(reached + kAhead, pool_.size()) / kMapped * kMapped;
-  if (from < to) ::madvise(base() + from, to - from, kPopulate);
+  if (from < to) {
+    ::madvise(base() + from, to - from, kPopulateRead);
+    ::madvise(base() + from, to - from, kPopulateWrite);
+  }
   prepared_ = to;
 }
 
 // All of them, and the trees are whole again.
 void ImageTarget::install_records(Transaction& tx, ChunkReader& reader, Record& record) {
   try {
-    while (reader.next(record)) apply(tx, record);
+    while (reader.next(record)) {
+      apply(tx, record);
+      ++state_->records;
+    }
     for (auto& appender : appenders_) {
       if (appender) appender->finish();
     }
@@ -154,12 +161,15 @@ void ImageTarget::apply(Transaction& tx, const Record& record) {
       return;
     }
     case RecordKind::kContainer: name(tx, record.container, record.bytes); return;
-    case RecordKind::kPut: put(tx, record.container, record.key, record.bytes); return;
+    case RecordKind::kPut: put(tx, record.container, record.key, record.item); return;
     case RecordKind::kErase: erase(tx, record.container, record.key); return;
     case RecordKind::kStage: stage(tx, record.offset, record.bytes); return;
     case RecordKind::kPutStaged: {
       const auto value = take_staged(tx, record.offset);
-      put(tx, record.container, record.key, value);
+      const auto leaf = Leaf::of(record.key, value);
+      std::string item(reinterpret_cast<const char*>(&leaf), sizeof leaf);
+      item.append(record.key).append(value);
+      put(tx, record.container, record.key, item);
       appender_of(*numbers_[record.container]).write();  // it is only here
       return;
     }
@@ -207,13 +217,18 @@ TreeAppender& ImageTarget::appender_of(const ContainerRoot& root) {
   return *appender;
 }
 
-// Items come in key order, but for those that changed behind the cursor of the sweep.
+// Items come in key order, but for those that changed behind the cursor of the sweep. `item`: as it
+// is in the pool.
 void ImageTarget::put(Transaction& tx, std::uint8_t container, std::string_view key,
-                      std::string_view value) {
+                      std::string_view item) {
   auto& root = *numbers_[container];
   auto& appender = appender_of(root);
-  count(root, key, value);
-  if (appender.append(tx, key, value)) return;
+  const auto value = item.substr(sizeof(Leaf) + key.size());
+  std::uint32_t crc;
+  std::memcpy(&crc, item.data() + offsetof(Leaf, crc), sizeof crc);
+  state_->items_sum += item_digest(root.name, key, crc);
+  state_->used += kItemOverhead + key.size() + value.size();
+  if (appender.append(tx, key, item)) return;
   appender.finish();
   appender.forget();
   Tree tree(pool_, root);
@@ -222,13 +237,8 @@ void ImageTarget::put(Transaction& tx, std::uint8_t container, std::string_view 
   tree.put(tx, found, key, value);
 }
 
-void ImageTarget::count(const ContainerRoot& root, std::string_view key, std::string_view value) {
-  state_->items_sum += item_digest(root.name, key, value);
-  state_->used += kItemOverhead + key.size() + value.size();
-}
-
 void ImageTarget::discount(const ContainerRoot& root, const Leaf& leaf) {
-  state_->items_sum -= item_digest(root.name, leaf.key(), leaf.value());
+  state_->items_sum -= item_digest(root.name, leaf.key(), leaf.crc_when_new());
   state_->used -= kItemOverhead + leaf.key_length + leaf.value_length;
 }
 

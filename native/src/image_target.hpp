@@ -55,11 +55,10 @@ class ImageTarget {
   void expect(const ChunkReader& reader) const;
   void apply(Transaction& tx, const Record& record);
   void install_records(Transaction& tx, ChunkReader& reader, Record& record);
-  void put(Transaction& tx, std::uint8_t container, std::string_view key, std::string_view value);
+  void put(Transaction& tx, std::uint8_t container, std::string_view key, std::string_view item);
   void erase(Transaction& tx, std::uint8_t container, std::string_view key);
   TreeAppender& appender_of(const ContainerRoot& root);
   void prepare_memory();
-  void count(const ContainerRoot& root, std::string_view key, std::string_view value);
   void discount(const ContainerRoot& root, const Leaf& leaf);
   void name(Transaction& tx, std::uint8_t number, std::string_view name);
   void stage(Transaction& tx, std::uint64_t offset, std::string_view part);

@@ -68,6 +68,13 @@ struct PoolLimits {
   std::uint64_t max_reply_slots;
 };
 
+// Allocations of the branches of trees (tree.hpp), one for each item: as large as a branch, without
+// the header that libpmemobj puts before others. Each would be a line of memory that is in no cache
+// yet, written for its own sake, and with it the smallest allocation has 128 bytes.
+inline constexpr unsigned kBranchClass = 128;  // the first that a program may define
+inline constexpr std::uint64_t kBranchKind = POBJ_CLASS_ID(std::uint64_t{kBranchClass});
+inline constexpr std::size_t kBranchSize = 32;
+
 class Journal;
 
 class Pool {

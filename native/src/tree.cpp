@@ -23,8 +23,6 @@ std::uint32_t crc_of(const Leaf& leaf) {
                 crc);
 }
 
-std::size_t capacity_for(std::string_view value) { return (value.size() + 15) / 16 * 16; }
-
 [[noreturn]] void damaged(const char* what) {
   throw Error(ErrorKind::kStorageCorrupt,
               std::string("the state in the pool is damaged: ") + what +
@@ -65,6 +63,18 @@ std::string_view Leaf::key() const {
 
 std::string_view Leaf::value() const {
   return {reinterpret_cast<const char*>(this + 1) + key_length, value_length};
+}
+
+Leaf Leaf::of(std::string_view key, std::string_view value) {
+  Leaf leaf{static_cast<std::uint32_t>(key.size()), static_cast<std::uint32_t>(value.size()),
+            static_cast<std::uint32_t>(capacity_for(value.size())), 0};
+  const auto crc = crc32c({reinterpret_cast<const char*>(&leaf), offsetof(Leaf, crc)});
+  leaf.crc = crc32c(value, crc32c(key, crc));
+  return leaf;
+}
+
+std::uint32_t Leaf::crc_when_new() const {
+  return value_capacity == capacity_for(value_length) ? crc : of(key(), value()).crc;
 }
 
 std::uint32_t Tree::direction(std::string_view key, std::uint32_t byte, std::uint32_t bit) {
@@ -115,6 +125,13 @@ void Tree::will_read(std::uint64_t reference) const {
   __builtin_prefetch(at);
   if (reference & kBranchTag) return;
   for (int line = 1; line < 4; ++line) __builtin_prefetch(at + 64 * line);
+}
+
+void Tree::will_read_all(std::uint64_t reference) const {
+  constexpr std::size_t kMost = 4096;  // from there on the processor foresees it by itself
+  if (reference & kBranchTag) return;
+  const auto size = std::min(leaf_at(reference)->size(), kMost);
+  for (std::size_t at = 64; at < size; at += 64) __builtin_prefetch(base() + reference + at);
 }
 
 void Tree::verify(const Leaf& leaf) const {
@@ -195,21 +212,12 @@ std::pair<std::vector<Branch*>, const Leaf*> Tree::right_edge() const {
 }
 
 std::size_t Tree::leaf_size(std::string_view key, std::string_view value) {
-  return sizeof(Leaf) + key.size() + capacity_for(value);
-}
-
-Leaf Tree::leaf_of(std::string_view key, std::string_view value) {
-  Leaf leaf{static_cast<std::uint32_t>(key.size()), static_cast<std::uint32_t>(value.size()),
-            static_cast<std::uint32_t>(capacity_for(value)), 0};
-  const std::uint32_t lengths[3] = {leaf.key_length, leaf.value_length, leaf.value_capacity};
-  const auto crc = crc32c({reinterpret_cast<const char*>(lengths), sizeof lengths});
-  leaf.crc = crc32c(value, crc32c(key, crc));
-  return leaf;
+  return sizeof(Leaf) + key.size() + Leaf::capacity_for(value.size());
 }
 
 std::uint64_t Tree::new_leaf(Transaction& tx, std::string_view key, std::string_view value) {
   auto* leaf = static_cast<Leaf*>(pmemobj_direct(tx.allocate(leaf_size(key, value))));
-  *leaf = leaf_of(key, value);
+  *leaf = Leaf::of(key, value);
   auto* bytes = reinterpret_cast<char*>(leaf + 1);
   std::memcpy(bytes, key.data(), key.size());
   std::memcpy(bytes + key.size(), value.data(), value.size());
@@ -280,7 +288,7 @@ void Tree::put(Transaction& tx, const Leaf* found, std::string_view key, std::st
     if (std::pair(branch->byte, branch->bit) > std::pair(difference->byte, difference->bit)) break;
     place = {branch, &branch->child[direction(key, branch->byte, branch->bit)]};
   }
-  auto* branch = static_cast<Branch*>(pmemobj_direct(tx.allocate(sizeof(Branch))));
+  auto* branch = static_cast<Branch*>(pmemobj_direct(tx.allocate(sizeof(Branch), kBranchKind)));
   const auto side = direction(key, difference->byte, difference->bit);
   branch->child[side] = leaf;
   branch->child[1 - side] = *place.slot;
@@ -306,7 +314,8 @@ void Tree::erase(Transaction& tx, const Leaf* found) {
   tx.release(oid_of(pool_->handle(), found));
 }
 
-Tree::Cursor::Cursor(const Tree& tree, std::string_view start) : tree_(tree) {
+Tree::Cursor::Cursor(const Tree& tree, std::string_view start, std::size_t ahead)
+    : tree_(tree), ahead_(ahead) {
   tree.verify_absence(start);  // of anything left of the way to `start`
   auto reference = tree.root_->tree;
   if (reference == 0) return;
@@ -327,8 +336,41 @@ Tree::Cursor::Cursor(const Tree& tree, std::string_view start) : tree_(tree) {
   }
 }
 
+// A branch is known only when the one above it has arrived from memory: one after the other, most
+// of a walk is waiting. So the next subtrees are opened level by level, all of one level at once.
+void Tree::Cursor::look_ahead() {
+  const auto count = std::min(right_.size(), std::max<std::size_t>(1, ahead_ / 4));
+  near_.assign(right_.rbegin(), right_.rbegin() + static_cast<long>(count));
+  right_.resize(right_.size() - count);
+  for (bool opened = true; opened && near_.size() < ahead_;) {
+    opened = false;
+    nearer_.clear();
+    for (const auto reference : near_) {
+      if (!(reference & kBranchTag)) {
+        nearer_.push_back(reference);
+        continue;
+      }
+      const auto* branch = tree_.branch_at(reference);
+      if (branch->check != check_of(*branch)) damaged("a branch does not match its checksum");
+      for (const auto child : branch->child) {
+        __builtin_prefetch(tree_.base() + (child & ~kBranchTag));
+        nearer_.push_back(child);
+      }
+      opened = true;
+    }
+    near_.swap(nearer_);
+  }
+  right_.insert(right_.end(), near_.rbegin(), near_.rend());
+  // Each has an item that no other has.
+  if (right_.size() > tree_.count()) damaged("the tree has a cycle");
+}
+
 const Leaf* Tree::Cursor::next() {
   if (right_.empty()) return nullptr;
+  if (ahead_ > 0) {
+    while (right_.back() & kBranchTag) look_ahead();
+    if (right_.size() > 3) tree_.will_read_all(right_[right_.size() - 4]);
+  }
   auto reference = right_.back();
   right_.pop_back();
   while (reference & kBranchTag) {

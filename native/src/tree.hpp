@@ -27,6 +27,13 @@ struct Leaf {
   std::string_view key() const;
   std::string_view value() const;
   std::size_t size() const { return sizeof *this + key_length + value_length; }
+
+  // The header of a new item; key and value follow it.
+  static Leaf of(std::string_view key, std::string_view value);
+  // The room that a new item has for values.
+  static std::size_t capacity_for(std::size_t value_size) { return (value_size + 15) / 16 * 16; }
+  // The checksum that a new item with this key and value has: the same whatever room this one has.
+  std::uint32_t crc_when_new() const;
 };
 static_assert(sizeof(Leaf) == 16);
 
@@ -38,7 +45,7 @@ struct Branch {
   std::uint32_t bit;  // 0: the "there is a byte" bit; 1 to 8: the byte's bits, highest first
   std::uint64_t check;  // XXH3 of all before: a wrong turn would make items vanish
 };
-static_assert(sizeof(Branch) == 32);
+static_assert(sizeof(Branch) == kBranchSize);
 
 inline constexpr std::uint32_t kMaxKey = 64 << 10;
 inline constexpr std::uint64_t kBranchTag = 1;  // references to branches are odd
@@ -85,16 +92,20 @@ class Tree {
 
   std::uint64_t count() const { return root_->count; }
 
-  // Walks items in key order from the first one that is not below `start`.
+  // Walks items in key order from the first one that is not below `start`. With `ahead`, for walks
+  // over many items: the way to so many is looked for together, and so they wait for memory.
   class Cursor {
    public:
-    Cursor(const Tree& tree, std::string_view start);
+    Cursor(const Tree& tree, std::string_view start, std::size_t ahead = 0);
     const Leaf* next();  // nullptr at the end
 
    private:
+    void look_ahead();
     const Tree& tree_;
     const Leaf* last_ = nullptr;
     std::vector<std::uint64_t> right_;  // subtrees still to be walked, the next one last
+    std::size_t ahead_;
+    std::vector<std::uint64_t> near_, nearer_;  // of look_ahead(): the next subtrees, in order
   };
 
  private:
@@ -114,6 +125,7 @@ class Tree {
   const Leaf* leaf_at(std::uint64_t reference) const;
   Branch* branch_at(std::uint64_t reference) const;
   void will_read(std::uint64_t reference) const;
+  void will_read_all(std::uint64_t reference) const;
   void verify(const Leaf& leaf) const;
   void verify_absence(std::string_view key) const;
   std::uint64_t nearest(std::string_view key) const;
@@ -123,8 +135,6 @@ class Tree {
   std::pair<std::vector<Branch*>, const Leaf*> right_edge() const;
   std::uint64_t new_leaf(Transaction& tx, std::string_view key, std::string_view value);
   static std::size_t leaf_size(std::string_view key, std::string_view value);
-  // The header of an item; key and value follow it.
-  static Leaf leaf_of(std::string_view key, std::string_view value);
   void overwrite(Transaction& tx, Leaf* leaf, std::string_view value);
   std::pair<Place, Place> places_of(const Leaf* leaf) const;
   void redirect(Transaction& tx, const Place& place, std::uint64_t reference);

@@ -19,8 +19,9 @@ void TreeAppender::load() {
 
 // In an empty pool one allocation follows the other, so the next one can be foretold; its memory is
 // in no cache yet.
-std::uint64_t TreeAppender::allocate(Transaction& tx, std::size_t size, Place& place) {
-  const auto offset = tx.reserve(size).off;
+std::uint64_t TreeAppender::allocate(Transaction& tx, std::size_t size, std::uint64_t kind,
+                                     Place& place) {
+  const auto offset = tx.reserve(size, kind).off;
   reached_ = std::max(reached_, offset + size);
   place.step = offset - place.offset;
   place.offset = offset;
@@ -28,23 +29,11 @@ std::uint64_t TreeAppender::allocate(Transaction& tx, std::size_t size, Place& p
   return offset;
 }
 
-std::uint64_t TreeAppender::make_leaf(Transaction& tx, std::string_view key,
-                                      std::string_view value) {
-  const auto offset = allocate(tx, Tree::leaf_size(key, value), leaves_);
-  pending_.push_back({offset, key, value});
-  return offset;
-}
-
 // All together: an allocation takes locks, and a lock waits until everything that was written past
 // the caches has arrived in memory.
 void TreeAppender::write() {
-  for (const auto& [offset, key, value] : pending_) {
-    // Put together first, and written by one copy past the caches: a line that is flushed and then
-    // written again holds up everything behind it.
-    const auto header = Tree::leaf_of(key, value);
-    draft_.assign(reinterpret_cast<const char*>(&header), sizeof header);
-    draft_.append(key).append(value);
-    pmemobj_memcpy(pool_->handle(), tree_.base() + offset, draft_.data(), draft_.size(),
+  for (const auto& [offset, item] : pending_) {
+    pmemobj_memcpy(pool_->handle(), tree_.base() + offset, item.data(), item.size(),
                    PMEMOBJ_F_MEM_NODRAIN);
   }
   pending_.clear();
@@ -72,14 +61,16 @@ void TreeAppender::redirect(Transaction& tx, std::uint64_t reference) {
   step.branch->child[1] = reference;
 }
 
-bool TreeAppender::append(Transaction& tx, std::string_view key, std::string_view value) {
+bool TreeAppender::append(Transaction& tx, std::string_view key, std::string_view item) {
   if (!loaded_) load();
   if (!empty_ && last_key_ >= key) return false;
   if (!changed_) {
     tx.add(&root_->tree, sizeof *root_ - offsetof(ContainerRoot, tree));
     changed_ = true;
   }
-  const auto leaf = make_leaf(tx, key, value);
+  const auto value = item.substr(sizeof(Leaf) + key.size());
+  const auto leaf = allocate(tx, Tree::leaf_size(key, value), 0, leaves_);
+  pending_.push_back({leaf, item});
   if (empty_) {
     redirect(tx, leaf);
   } else {
@@ -91,7 +82,7 @@ bool TreeAppender::append(Transaction& tx, std::string_view key, std::string_vie
       seal(edge_.back());
       edge_.pop_back();
     }
-    const auto reference = allocate(tx, sizeof(Branch), branches_);
+    const auto reference = allocate(tx, sizeof(Branch), kBranchKind, branches_);
     auto* branch = reinterpret_cast<Branch*>(tree_.base() + reference);
     branch->child[0] = edge_.empty() ? root_->tree : edge_.back().branch->child[1];
     branch->child[1] = leaf;

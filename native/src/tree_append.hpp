@@ -18,10 +18,10 @@ class TreeAppender {
  public:
   TreeAppender(Pool& pool, ContainerRoot& root) : pool_(&pool), tree_(pool, root), root_(&root) {}
 
-  // Inserts an item whose key is above all others. Otherwise false, and nothing was done. Whoever
-  // is to see the tree needs finish() first; key and value stay where they are until then, or until
-  // write().
-  bool append(Transaction& tx, std::string_view key, std::string_view value);
+  // Inserts an item whose key is above all others. Otherwise false, and nothing was done. `item`:
+  // as it is in the pool, a Leaf with key and value behind it. Whoever is to see the tree needs
+  // finish() first; key and item stay where they are until then, or until write().
+  bool append(Transaction& tx, std::string_view key, std::string_view item);
   // Writes the items that were appended.
   void write();
   // To be called before the transaction is committed, or the tree used by anything else in it.
@@ -40,8 +40,7 @@ class TreeAppender {
   // An item that has its place, and is not there yet.
   struct Pending {
     std::uint64_t offset;
-    std::string_view key;
-    std::string_view value;
+    std::string_view item;
   };
 
   void load();
@@ -51,8 +50,7 @@ class TreeAppender {
     std::uint64_t step = 0;
   };
 
-  std::uint64_t allocate(Transaction& tx, std::size_t size, Place& place);
-  std::uint64_t make_leaf(Transaction& tx, std::string_view key, std::string_view value);
+  std::uint64_t allocate(Transaction& tx, std::size_t size, std::uint64_t kind, Place& place);
   void seal(Step& step);
   void redirect(Transaction& tx, std::uint64_t reference);
 
@@ -60,7 +58,6 @@ class TreeAppender {
   Tree tree_;
   ContainerRoot* root_;
   std::vector<Pending> pending_;
-  std::string draft_;  // an item
   std::vector<Step> edge_;  // the branches on the way to the last item, the highest one first
   std::vector<const Branch*> sealed_;  // not flushed yet
   std::string last_key_;

@@ -43,10 +43,11 @@ class Transaction {
     if (pmemobj_tx_xadd_range_direct(data, size, POBJ_XADD_NO_ABORT) != 0) fail("add a range to");
   }
   bool begun() const { return begun_; }
-  // Uninitialised memory; its flush at commit is included.
-  PMEMoid allocate(std::size_t size) {
+  // Uninitialised memory; its flush at commit is included. `kind`: a class of allocations, as
+  // libpmemobj's flags name it.
+  PMEMoid allocate(std::size_t size, std::uint64_t kind = 0) {
     begin();
-    const PMEMoid oid = pmemobj_tx_xalloc(size, 0, POBJ_XALLOC_NO_ABORT);
+    const PMEMoid oid = pmemobj_tx_xalloc(size, 0, POBJ_XALLOC_NO_ABORT | kind);
     if (OID_IS_NULL(oid)) {
       throw Error(ErrorKind::kStorageFull,
                   "no room for " + std::to_string(size) + " bytes in the pool: " +
@@ -56,9 +57,9 @@ class Transaction {
   }
   // The same for many: a quarter cheaper, but whoever writes the memory has to flush it
   // (pmemobj_flush) before commit().
-  PMEMoid reserve(std::size_t size) {
+  PMEMoid reserve(std::size_t size, std::uint64_t kind = 0) {
     begin();
-    const PMEMoid oid = pmemobj_reserve(pool_, &reserved_.emplace_back(), size, 0);
+    const PMEMoid oid = pmemobj_xreserve(pool_, &reserved_.emplace_back(), size, 0, kind);
     if (!OID_IS_NULL(oid)) {
       offsets_.push_back(oid.off);
       return oid;
@@ -66,6 +67,11 @@ class Transaction {
     reserved_.pop_back();
     throw Error(ErrorKind::kStorageFull, "no room for " + std::to_string(size) +
                                              " bytes in the pool: " + pmemobj_errormsg());
+  }
+  // So many reservations are to come.
+  void expect(std::size_t count) {
+    reserved_.reserve(count);
+    offsets_.reserve(count);
   }
   void release(PMEMoid oid) {
     begin();

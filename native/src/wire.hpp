@@ -30,7 +30,7 @@ enum FrameKind : std::uint8_t {
 inline constexpr std::uint32_t kFrameMagic = 0x3178506d;  // "mPx1"
 inline constexpr std::uint8_t kFrameVersion = 1;
 inline constexpr std::uint16_t kProtocol = 1;
-inline constexpr std::uint16_t kPeerProtocol = 6;
+inline constexpr std::uint16_t kPeerProtocol = 7;
 
 struct FrameHeader {
   std::uint32_t magic;

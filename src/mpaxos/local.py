@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 KV = "mpaxos.services.kv:KeyValue"
 
-_POLL = 0.003
+POLL = 0.003
 """Seconds between looks at a condition that is waited for."""
 
 
@@ -265,9 +265,10 @@ class LocalCluster:
 
         return self.wait(leading, "a leader")
 
-    def wait_in_step(self, *numbers: int, timeout: float = 60.0) -> None:
+    def wait_in_step(self, *numbers: int, timeout: float = 60.0, interval: float = POLL) -> None:
         """Wait until these replicas (all by default) have applied what was decided when they
-        came. Raises ClusterFailed, also when one of them ends."""
+        came; each is asked every `interval` seconds, and an answer costs it a turn. Raises
+        ClusterFailed, also when one of them ends."""
         waiting = list(numbers or self.numbers)
 
         def arrived() -> bool | None:
@@ -282,7 +283,7 @@ class LocalCluster:
                     waiting.remove(number)
             return True if not waiting else None
 
-        self.wait(arrived, "being in step", timeout=timeout)
+        self.wait(arrived, "being in step", timeout=timeout, interval=interval)
 
     def digests(self, timeout: float = 60.0) -> tuple[int, dict[int, str]]:
         """(applied position, state digest of each replica), once all have applied equally far.
@@ -302,7 +303,14 @@ class LocalCluster:
 
         return self.wait(equal, "equal applied positions", timeout=timeout)
 
-    def wait(self, condition: Callable[[], T | None], what: str, *, timeout: float = 60.0) -> T:
+    def wait(
+        self,
+        condition: Callable[[], T | None],
+        what: str,
+        *,
+        timeout: float = 60.0,
+        interval: float = POLL,
+    ) -> T:
         """Wait until `condition` gives something. Raises ClusterFailed after `timeout` seconds."""
         end = time.monotonic() + timeout
         while True:
@@ -312,7 +320,7 @@ class LocalCluster:
             if time.monotonic() > end:
                 logs = "\n".join(f"-- replica {n}:\n{self.log(n)}" for n in self.numbers)
                 raise ClusterFailed(f"waited {timeout} s in vain for {what}\n{logs}")
-            time.sleep(_POLL)
+            time.sleep(interval)
 
     # -------------------------------------------------------------- logs
 

@@ -33,7 +33,8 @@ def test_all_faults_are_measured(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], setting: str
 ) -> None:
     found = run(tmp_path, capfd, "--settings", setting, "--connections", "10")
-    (outcome,) = found["runs"]
+    ((outcome, origin),) = [(part["found"], part["origin"]) for part in found["runs"]]
+    assert origin["command"].startswith("python -m bench.recovery")
     names = [faults.IDLE, *(f.name for f in faults.FAULTS)]
     expected = names if setting.startswith("pmem") else names[:-1]  # view does not survive the last
     assert [o["fault"] for o in outcome["outcomes"]] == expected
@@ -58,9 +59,9 @@ def test_a_transfer_and_a_steady_run(
 ) -> None:
     monkeypatch.setattr(steady, "CONNECTIONS", 20)
     found = run(tmp_path, capfd, "--settings", "", "--transfer", "1MiB", "--steady", "0.01")
-    moved, busy = found["transfer"], found["steady"]
+    moved, busy = found["transfer"]["found"], found["steady"]["found"]
     assert isinstance(moved, dict) and isinstance(busy, dict)
-    assert moved["in_step"] > 0 and moved["copy"] > 0
+    assert moved["in_step"] > 0 and moved["copy"] > 0 and moved["carried"] > 0
     assert moved["before"] > 0 and moved["during"] > 0
     assert moved["state"] > 1 << 20
     assert busy["throughput"] > 0 and busy["changes"] >= 0

@@ -404,9 +404,9 @@ MUTANTS = [
     Mutant(
         "an item of an image is not flushed",
         "tree_append.cpp",
-        "    pmemobj_memcpy(pool_->handle(), tree_.base() + offset, draft_.data(), draft_.size(),\n"
+        "    pmemobj_memcpy(pool_->handle(), tree_.base() + offset, item.data(), item.size(),\n"
         "                   PMEMOBJ_F_MEM_NODRAIN);\n",
-        "    std::memcpy(tree_.base() + offset, draft_.data(), draft_.size());\n",
+        "    std::memcpy(tree_.base() + offset, item.data(), item.size());\n",
         "install",
         always=True,
     ),

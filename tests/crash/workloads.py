@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mpaxos import _native
 from mpaxos.services import kv
+from tests.chunks import reseal
 from tests.crash.replica import (
     Apply,
     Create,
@@ -281,21 +282,12 @@ def chunks(applies: list[Apply]) -> list[bytes]:
         later = iter(applies[half:])
         source = replica.image()
         while (chunk := source.next(256)) is not None:
-            made.append(renumbered(chunk, 7))
+            made.append(reseal(chunk, image=7))
             for operation in itertools.islice(later, 1):
                 replica.run(operation)
         source.close()
         replica.close()
     return made
-
-
-def renumbered(chunk: bytes, image: int) -> bytes:
-    """The chunk as one of another image."""
-    changed = bytearray(chunk)
-    changed[16:24] = image.to_bytes(8, "little")
-    crc = _native.crc32c(bytes(changed[16:]), _native.crc32c(bytes(changed[:12])))
-    changed[12:16] = crc.to_bytes(4, "little")
-    return bytes(changed)
 
 
 SCRIPTS: dict[str, Callable[[Script], None]] = {

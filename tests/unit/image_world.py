@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import random
 import shutil
-import struct
 from pathlib import Path
 
-from mpaxos import _native as n
-from mpaxos._native import Batch, Engine, ImageSource, ImageTarget, Pool, crc32c
+from mpaxos._native import Batch, Engine, ImageSource, ImageTarget, Pool
 from tests.unit import pools
 from tests.unit.test_engine import Traffic
 
@@ -138,16 +136,3 @@ class Receiver:
             assert self.target.install(chunk) == (number == len(chunks) - 1)
         assert self.target.complete and not self.pool.installing
         return self.pool
-
-
-def reseal(chunk: bytes, **fields: int) -> bytes:
-    """The chunk with its length and checksum made right again; `fields` of the header changed."""
-    names = ["magic", "version", "flags", "length", "crc", "image", "number", "slot"]
-    header = dict(zip(names, struct.unpack("<IHHIIQQQ", chunk[: n.CHUNK_HEADER]), strict=True))
-    header["length"] = len(chunk) - n.CHUNK_HEADER
-    header.update(fields)
-    header["crc"] = 0
-    packed = struct.pack("<IHHIIQQQ", *header.values())
-    rest = packed[16:] + chunk[n.CHUNK_HEADER :]
-    crc = crc32c(rest, crc32c(packed[:12]))
-    return packed[:12] + struct.pack("<I", crc) + rest

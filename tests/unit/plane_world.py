@@ -16,7 +16,7 @@ PATIENCE = 30.0  # seconds until a condition that never comes fails the test
 
 HELLO, WELCOME, OPENED, REQUESTS, REPLIES, ADMIN, ADMIN_REPLY, BYE = range(1, 9)
 PEER_HELLO, PEER = 16, 17
-PEER_PROTOCOL = 6
+PEER_PROTOCOL = 7
 
 
 def frame(

@@ -240,3 +240,30 @@ def test_begin_and_finish_in_pairs(directory: Path) -> None:
     replies = engine.finish([(0, b"done")], [(number, b"k", b"v"), (number, b"none", None)])
     assert [r[3] for r in replies.entries()] == [b"done", b"done"]
     assert engine.get(number, b"k") == b"v" and engine.size(number) == 1
+
+
+def test_memory_of_small_items_is_used_again_after_restarts(directory: Path) -> None:
+    """Items come and go in each life: what one life allocated, with the classes of allocations
+    that it had defined, another one allocates again. Without that it would be full after half of them."""
+    path, size = directory / "pool", 16 << 20
+    pools.make(path, size=size)
+    pool = pools.reopen(path, size=size)
+    _, session = start(pool)
+    pool.close()
+    sequence = 0
+    for life in range(16):
+        pool = pools.reopen(path, size=size)
+        engine = Engine(pool)
+        for put in (True, False):
+            for first in range(0, 20_000, 500):
+                entries = []
+                for number in range(first, first + 500):
+                    sequence += 1
+                    key = b"%d/%d" % (life, number)
+                    request = kv.put_request(key, b"v") if put else kv.delete_request(key)
+                    entries.append(command(session, sequence, request, sequence))
+                slot = engine.mark[0] + 1
+                engine.apply_kv(slot, 0, Batch.build(0, 1, slot, entries))
+            expected = 20_000 if put else 0
+            assert engine.size(engine.container("data")) == expected, f"in life {life}"
+        pool.close()

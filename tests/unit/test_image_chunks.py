@@ -12,8 +12,9 @@ import pytest
 from mpaxos import _native as n
 from mpaxos._native import Engine, ImageSource, ImageTarget, chunk_info, chunk_length
 from mpaxos.errors import ImageError, StorageFull, WireError
+from tests.chunks import put_record, reseal
 from tests.unit import image_world, pools
-from tests.unit.image_world import Receiver, World, reseal
+from tests.unit.image_world import Receiver, World
 
 
 @pytest.fixture
@@ -92,10 +93,10 @@ def test_a_file_of_chunks_can_be_read_back(directory: Path) -> None:
 
 
 def test_a_chunk_of_another_version_says_so() -> None:
-    header = reseal(bytes(n.CHUNK_HEADER), magic=0x3149506D, version=2)
-    with pytest.raises(WireError, match="version 2 and this program reads version 1"):
+    header = reseal(bytes(n.CHUNK_HEADER), magic=0x3149506D, version=1)
+    with pytest.raises(WireError, match="version 1 and this program reads version 2"):
         chunk_length(header)
-    longest = struct.pack("<IHHII", 0x3149506D, 1, 0, 1 << 31, 0) + bytes(24)
+    longest = struct.pack("<IHHII", 0x3149506D, 2, 0, 1 << 31, 0) + bytes(24)
     with pytest.raises(WireError, match="longer than any chunk"):
         chunk_length(longest)
 
@@ -139,17 +140,13 @@ def test_a_state_that_is_not_the_sources_is_refused(
 def records(*parts: bytes, number: int = 0, flags: int = 0) -> bytes:
     """A chunk with these records, right in all else."""
     chunk = bytes(n.CHUNK_HEADER) + b"".join(parts)
-    return reseal(chunk, magic=0x3149506D, version=1, flags=flags, image=9, number=number)
+    return reseal(chunk, magic=0x3149506D, version=2, flags=flags, image=9, number=number)
 
 
 HEAD = struct.pack("<BQQQ", 1, image_world.LIMIT, 64, 6000)
 NAME = b"\2\0\4data"
 SESSION = struct.pack("<BIIQQQ", 7, 3, 8, 1 << 16, 0, 1 << 16)
 REPLY = struct.pack("<BIQQQQBI", 9, 3, 1 << 16, 1, 0, 1 << 16, 0, 2) + b"ok"
-
-
-def put(key: bytes, value: bytes, container: int = 0) -> bytes:
-    return struct.pack("<BBII", 3, container, len(key), len(value)) + key + value
 
 
 def end(*counts: tuple[bytes, int], sum: int = 0, used: int = 0) -> bytes:
@@ -165,16 +162,17 @@ def end(*counts: tuple[bytes, int], sum: int = 0, used: int = 0) -> bytes:
         (records(NAME), "head is not where"),
         (records(), "head is missing"),
         (records(HEAD, HEAD), "head is not where"),
-        (records(HEAD, number=1), "chunk 1 came where chunk 0"),
-        (records(HEAD, put(b"k", b"v")), "container has no name"),
-        (records(HEAD, NAME, put(b"k", b"v", 1)), "container has no name"),
-        (records(HEAD, NAME, put(b"k", b"v", 200)), "container has no name"),
+        (records(NAME, number=1), "chunk 1 came where chunk 0"),
+        (records(HEAD, put_record(b"k", b"v")), "container has no name"),
+        (records(HEAD, NAME, put_record(b"k", b"v", 1)), "container has no name"),
+        (records(HEAD, NAME, put_record(b"k", b"v", 200)), "container has no name"),
         (records(HEAD, b"\2\100\4data"), "container is impossible"),
         (records(HEAD, b"\2\0\0"), "container is impossible"),
         (records(HEAD, b"\2\0\4da\0a"), "container is impossible"),
         (records(HEAD, b"\2\0\100" + b"x" * 64), "container is impossible"),
-        (records(HEAD, NAME, put(b"k" * 65537, b"")), "key is too long"),
-        (records(HEAD, NAME, b"\3\0" + struct.pack("<II", 1, 1 << 31) + b"k"), "cut short"),
+        (records(HEAD, NAME, put_record(b"k" * 65537, b"")), "key is too long"),
+        (records(HEAD, NAME, b"\3\0" + struct.pack("<IIII", 1, 1 << 31, 0, 0) + b"k"), "cut short"),
+        (records(HEAD, NAME, b"\3\0" + struct.pack("<IIII", 1, 1, 32, 0) + b"kv"), "another room"),
         (records(HEAD, NAME, b"\3\0\1"), "cut short"),
         (records(HEAD, b"\14"), "unknown kind"),
         (records(HEAD, b"\0"), "unknown kind"),
@@ -198,9 +196,9 @@ def end(*counts: tuple[bytes, int], sum: int = 0, used: int = 0) -> bytes:
         (records(HEAD, struct.pack("<BIIQQQ", 7, 3, 5, 0, 0, 0)), "session is impossible"),
         (records(HEAD, SESSION, SESSION.replace(b"\10", b"\11", 1)), "changed its window"),
         (records(HEAD, SESSION, end(), flags=1), "as many sessions"),
-        (records(HEAD, NAME, put(b"k", b"v"), end((b"data", 1)), flags=1), "another size"),
+        (records(HEAD, NAME, put_record(b"k", b"v"), end((b"data", 1)), flags=1), "another size"),
         (
-            records(HEAD, NAME, put(b"k", b"v"), end((b"data", 1), used=66), flags=1),
+            records(HEAD, NAME, put_record(b"k", b"v"), end((b"data", 1), used=66), flags=1),
             "not those of the source",
         ),
         (records(HEAD, *[b"\2\0\2x" + bytes([65 + i]) for i in range(65)]), "more containers"),
@@ -221,7 +219,7 @@ def test_made_up_chunks(directory: Path, chunk: bytes, match: str) -> None:
 def test_records_do_what_the_document_says(directory: Path) -> None:
     """All but the sum over the items is right at the end: their number and sizes were compared."""
     receiver = Receiver(directory / "b")
-    receiver.target.install(records(HEAD, NAME, put(b"k", b"old"), put(b"gone", b"")))
+    receiver.target.install(records(HEAD, NAME, put_record(b"k", b"old"), put_record(b"gone", b"")))
     erase = struct.pack("<BBI", 4, 5, 4) + b"gone"
     staged = struct.pack("<BQI", 5, 0, 2) + b"ne", struct.pack("<BQI", 5, 2, 2) + b"we"
     receiver.target.install(records(b"\2\5\4data", erase, staged[0], number=1))
@@ -254,7 +252,7 @@ def test_items_in_any_order_make_the_same_tree(directory: Path, seed: int) -> No
                 made.append(struct.pack("<BBI", 4, container, len(key)) + key)
                 model.pop((container, key), None)
                 continue
-            made.append(put(key, value, container))
+            made.append(put_record(key, value, container))
             model[container, key] = value
         if rng.random() < 0.2:
             refused(receiver, records(*made, REPLY, number=number), "before its session")

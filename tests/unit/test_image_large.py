@@ -14,8 +14,8 @@ from mpaxos.core.state_source import Serving
 from mpaxos.core.transfer_io import ChunkMade
 from mpaxos.errors import ImageError
 from mpaxos.net import codec
+from tests.chunks import put_record, reseal
 from tests.unit import pools
-from tests.unit.image_world import reseal
 
 BEYOND = [(1 << 32) - 1, 1 << 32, (1 << 32) + 1, 5 << 30, (1 << 40) + 7, (1 << 63) - 1]
 
@@ -45,20 +45,16 @@ def test_steps_and_their_bookkeeping_carry_it(number: int) -> None:
 @pytest.mark.parametrize("number", BEYOND)
 def test_a_chunk_carries_it(number: int) -> None:
     data = bytes(CHUNK_HEADER)
-    sealed = reseal(data, magic=0x3149506D, version=1, flags=0, image=number, number=number)
+    sealed = reseal(data, magic=0x3149506D, version=2, flags=0, image=number, number=number)
     assert chunk_info(sealed)[:2] == (number, number)
 
 
 def chunk(number: int, *records: bytes, final: bool = False) -> bytes:
     data = bytes(CHUNK_HEADER) + b"".join(records)
-    return reseal(data, magic=0x3149506D, version=1, flags=int(final), image=9, number=number)
+    return reseal(data, magic=0x3149506D, version=2, flags=int(final), image=9, number=number)
 
 
 NAME = b"\2\0\4data"
-
-
-def put(key: bytes, value: bytes) -> bytes:
-    return struct.pack("<BBII", 3, 0, len(key), len(value)) + key + value
 
 
 def end(items: int, used: int, total: int) -> bytes:
@@ -72,7 +68,7 @@ def test_sizes_in_the_end_are_compared_in_full() -> None:
         pool = make(directory / "pool", 24 << 20, installing=True)
         head = struct.pack("<BQQQ", 1, STATE_LIMIT, 64, 6000)
         target = ImageTarget(pool)
-        target.install(chunk(0, head, NAME, put(b"k", b"v")))
+        target.install(chunk(0, head, NAME, put_record(b"k", b"v")))
         for wrong, match in (
             (end(1 + (1 << 32), 66, 0), "as many items"),
             (end(1, 66 + (1 << 32), 0), "another size"),

@@ -115,7 +115,30 @@ def test_a_pool_takes_the_place_of_the_old_one(path: Path) -> None:
         sink.switch(memory.store, SLOT)
         memory.close()
         knows_everything(open_memory(directory, config))
-        assert not list(directory.path.glob("pool.*"))
+        assert [path.name for path in directory.path.glob("pool.*")] == ["pool.replaced"]
+
+
+def test_a_replaced_pool_is_removed_in_the_next_life(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_sink, "REPLACED_KEPT", 0.01)
+    chunks = image(path, "pmem")
+    with target(path) as (directory, memory, config):
+        sink = make_sink(directory, memory, config)
+        install(sink, chunks)
+        replaced = directory.path / "pool.replaced"
+        replaced.write_bytes(b"of a life before, which ended too early")
+        old = (directory.path / "pool").stat().st_ino
+        sink.switch(memory.store, SLOT)
+        assert replaced.stat().st_ino == old
+        memory.close()
+        memory = open_memory(directory, config)
+        assert make_sink(directory, memory, config).found() is None
+        end = time.monotonic() + 30
+        while replaced.exists() and time.monotonic() < end:
+            time.sleep(0.01)
+        assert not replaced.exists()
+        knows_everything(memory)
 
 
 @pytest.mark.parametrize("durability", ["view", "epoch", "none"])

@@ -91,6 +91,7 @@ def _grow(
         directory.rewrite_marker(growing_to=size)
         sink.switch(store, slot)
         directory.rewrite_marker(pool_size=size, growing_to=0)
+        sink.remove_replaced()
     except BaseException:
         sink.drop()
         raise

@@ -2,6 +2,7 @@
 
     pool            the one that counts
     pool.transfer   the other one; a replica is never started from it
+    pool.replaced   what was the one that counts, until somebody has time to remove it
 
 The pools have equal sizes, so there must be room for two while a state is being received.
 A crash at any point leaves `pool` as it was or replaced by a complete one: the rename is the only
@@ -15,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,12 @@ from mpaxos.storage.store import Store
 log = logging.getLogger("mpaxos.transfer")
 
 SUFFIX = ".transfer"
+
+REPLACED = ".replaced"
+
+REPLACED_KEPT = 5.0
+"""Seconds of the next life before the replaced pool is removed: to give back the memory of a large
+one takes a third of a second per GiB, which is better spent when the replica is in step."""
 
 
 class PoolSink:
@@ -48,6 +56,7 @@ class PoolSink:
         alike. `larger`: `info` has a higher limit of the state than the images that come."""
         self._path = pool
         self._new = pool.with_name(pool.name + SUFFIX)
+        self._replaced = pool.with_name(pool.name + REPLACED)
         self._cluster = cluster
         self._replica = replica
         self._info = info
@@ -70,7 +79,11 @@ class PoolSink:
 
     def found(self) -> tuple[int, int] | None:
         """Image and next chunk of what is there unfinished; an empty pool is kept for begin(). What
-        is damaged is removed."""
+        is damaged is removed, and what was replaced in an earlier life, a little later."""
+        if self._replaced.exists():
+            timer = threading.Timer(REPLACED_KEPT, self.remove_replaced)
+            timer.daemon = True
+            timer.start()
         try:
             if not self._new.exists():
                 self.drop()
@@ -158,8 +171,17 @@ class PoolSink:
             pool.close()
         with open(self._new, "rb") as file:
             os.fsync(file.fileno())
+        self.remove_replaced()
+        # Where there are no such links the memory is given back at once.
+        with contextlib.suppress(OSError):
+            os.link(self._path, self._replaced)
         os.rename(self._new, self._path)
         sync_directory(self._path.parent)
+
+    def remove_replaced(self) -> None:
+        """Remove the pool whose place the new one took."""
+        with contextlib.suppress(FileNotFoundError):
+            self._replaced.unlink()
 
     # ----------------------------------------------------------------------------------------
 
