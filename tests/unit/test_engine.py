@@ -244,7 +244,7 @@ def test_begin_and_finish_in_pairs(directory: Path) -> None:
 
 def test_memory_of_small_items_is_used_again_after_restarts(directory: Path) -> None:
     """Items come and go in each life: what one life allocated, with the classes of allocations
-    that it had defined, another one allocates again. Without that it would be full after half of them."""
+    that it had defined, another one allocates again. Otherwise the pool would become full."""
     path, size = directory / "pool", 16 << 20
     pools.make(path, size=size)
     pool = pools.reopen(path, size=size)
