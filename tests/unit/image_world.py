@@ -10,7 +10,7 @@ from mpaxos._native import Batch, Engine, ImageSource, ImageTarget, Pool
 from tests.unit import pools
 from tests.unit.test_engine import Traffic
 
-SIZE = 24 << 20
+SIZE = 48 << 20
 LIMIT = 1 << 20
 
 Replies = list[tuple[int, int, int, bytes]]
