@@ -15,13 +15,12 @@ import pytest
 from mpaxos import _native
 from mpaxos._native import Batch, HandOver, Plane, ReplySet
 from mpaxos.core.settings import Settings
-from mpaxos.core.standing import Standing
-from mpaxos.core.types import Ballot, Mark
 from mpaxos.errors import InvariantViolated
 from mpaxos.runtime.steady import NativeSteady, native_steady
 from tests.fuzz import targets
 from tests.unit import pools
 from tests.unit.plane_world import PATIENCE, entry, hello, requests
+from tests.unit.test_steady import standing
 
 LOG = 1 << 20
 
@@ -90,22 +89,6 @@ def test_poll_returns_when_something_is_done_and_leaves_it_without_a_mandate() -
     hand_over.done(1, 2, ReplySet())  # nobody is told any more
 
 
-def standing(room: int) -> Standing:
-    """Of the only replica of a cluster, its leader."""
-    return Standing(
-        ballot=Ballot(1, 0),
-        now=0,
-        decided=0,
-        applied=0,
-        newest=Mark(0, 0),
-        agreed=Mark(0, 0),
-        room=room,
-        decided_time=0,
-        flights=[],
-        outbox=[],
-    )
-
-
 @contextmanager
 def leading(max_apply_lag: int = 512) -> Iterator[tuple[Plane, HandOver, NativeSteady]]:
     """A plane with a mandate; what it decides goes to the hand-over."""
@@ -122,7 +105,7 @@ def leading(max_apply_lag: int = 512) -> Iterator[tuple[Plane, HandOver, NativeS
         plane.attach(native, pool, None)
         steady = NativeSteady(native, None)
         pool.write((1, 0), [], 0)
-        steady.begin(standing(pool.log_room))
+        steady.begin(standing(decided=0, applied=0, room=pool.log_room))
         try:
             yield plane, hand_over, steady
         finally:
