@@ -127,11 +127,9 @@ def machine(hand_over: HandOver, applied: list[int]) -> None:
         hand_over.done(slot, slot * 10, replies)
 
 
-@pytest.mark.parametrize("lag", [512, 1])
-def test_under_a_mandate_clients_are_answered_without_the_protocol(lag: int) -> None:
-    """With a lag of one slot, each one is decided because the one before it is applied."""
+def test_under_a_mandate_clients_are_answered_without_the_protocol() -> None:
     applied = list[int]()
-    with leading(lag) as (plane, hand_over, steady):
+    with leading() as (plane, hand_over, steady):
         worker = threading.Thread(target=machine, args=(hand_over, applied))
         worker.start()
         try:
@@ -160,6 +158,25 @@ def test_under_a_mandate_clients_are_answered_without_the_protocol(lag: int) -> 
     assert [tuple(mark) for mark in led.marks] == [
         (slot, slot * 10) for slot in applied if slot % 2 == 0
     ]
+
+
+def test_what_waited_for_the_machine_goes_on_when_it_is_done() -> None:
+    """One slot may be ahead of the machine: the second is decided because the first is applied."""
+    with leading(max_apply_lag=1) as (plane, hand_over, steady):
+        with socket.create_connection(("127.0.0.1", plane.ports()[1])) as client:
+            client.sendall(hello(7))
+            end = time.monotonic() + PATIENCE
+            for number in (1, 2):
+                client.sendall(requests(entry(7, number, b"x")))
+                while plane.counters()["requests"] < number:
+                    assert time.monotonic() < end
+                    plane.poll(time.monotonic_ns() + 5_000_000, 8, True)
+            assert hand_over.take()[1] == 1
+            hand_over.done(1, 10, reply(7, 1))
+            plane.poll(time.monotonic_ns() + 5_000_000, 8, True)
+        led = steady.end()
+        assert led is not None and (led.applied, led.decided) == (1, 2)
+        assert hand_over.take()[1] == 2
 
 
 def test_results_are_the_protocols_when_the_log_has_no_room() -> None:
