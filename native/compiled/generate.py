@@ -21,8 +21,8 @@ keeps of `list[tuple[int, bytes]]` only the `list`; there is nothing in them to 
 BESIDE_CORE = (
     "net/adapter",
     "net/codec",
+    "machine/context",
     "machine/host",
-    "machine/overlay",
     "runtime/applier",
     "runtime/held",
     "runtime/loop",

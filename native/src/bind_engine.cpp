@@ -5,7 +5,7 @@
 #include <nanobind/stl/string_view.h>
 
 #include "bindings.hpp"
-#include "engine.hpp"
+#include "engine_calls.hpp"
 #include "error.hpp"
 #include "file_pool.hpp"
 
@@ -30,46 +30,24 @@ ReplySet query_kv(Engine& engine, const std::shared_ptr<Batch>& batch) {
   return engine.query_kv(*batch);
 }
 
-nb::list begin(Engine& engine, std::uint64_t slot, std::uint64_t time,
-               const std::shared_ptr<Batch>& batch) {
-  std::vector<ToRun> requests;
-  {
-    nb::gil_scoped_release release;
-    requests = engine.begin(slot, time, batch);
-  }
-  nb::list list;
-  for (const auto& request : requests) {
-    list.append(nb::make_tuple(request.index, request.session, request.sequence,
-                               as_bytes(request.payload)));
-  }
-  return list;
-}
-
-Change change_of(nb::handle item) {
+Change change_of(Engine& engine, nb::handle item) {
   const auto tuple = nb::cast<nb::tuple>(item);
   invariant(tuple.size() == 3, "a change has three fields");
   Change change{.container = nb::cast<std::uint32_t>(tuple[0]),
                 .key = as_view(nb::cast<nb::bytes>(tuple[1])),
-                .value = std::nullopt};
+                .value = std::nullopt,
+                .found = nullptr};
   invariant(change.key.size() <= kMaxKey, "a key is longer than 65536 bytes");
   if (!tuple[2].is_none()) change.value = as_view(nb::cast<nb::bytes>(tuple[2]));
+  change.found = engine.tree(change.container).find(change.key);
   return change;
 }
 
 ReplySet finish(Engine& engine, const nb::list& replies, const nb::list& changes) {
-  // The lists are the caller's alone, and keep every bytes object until this returns.
-  std::vector<RunReply> run;
-  run.reserve(replies.size());
-  for (nb::handle item : replies) {
-    const auto tuple = nb::cast<nb::tuple>(item);
-    invariant(tuple.size() == 2, "a reply has two fields");
-    run.push_back({nb::cast<std::uint8_t>(tuple[0]), as_view(nb::cast<nb::bytes>(tuple[1]))});
-  }
   std::vector<Change> merged;
   merged.reserve(changes.size());
-  for (nb::handle item : changes) merged.push_back(change_of(item));
-  nb::gil_scoped_release release;
-  return engine.finish(run, merged);
+  for (nb::handle item : changes) merged.push_back(change_of(engine, item));
+  return finish_slot(engine, replies, merged);
 }
 
 nb::object get(Engine& engine, std::uint32_t container, const nb::bytes& key) {
@@ -81,17 +59,9 @@ nb::object get(Engine& engine, std::uint32_t container, const nb::bytes& key) {
 
 nb::list scan(Engine& engine, std::uint32_t container, const nb::bytes& start, nb::object end,
               std::size_t limit) {
-  const auto map = engine.tree(container);
-  std::optional<std::string> stop;
-  if (!end.is_none()) stop = std::string(as_view(nb::cast<nb::bytes>(end)));
-  nb::list list;
-  Tree::Cursor cursor(map, as_view(start));
-  while (list.size() < limit) {
-    const auto* leaf = cursor.next();
-    if (leaf == nullptr || (stop && leaf->key() >= *stop)) break;
-    list.append(nb::make_tuple(as_bytes(leaf->key()), as_bytes(leaf->value())));
-  }
-  return list;
+  std::optional<std::string_view> stop;
+  if (!end.is_none()) stop = as_view(nb::cast<nb::bytes>(end));
+  return scan_container(engine, container, as_view(start), stop, limit);
 }
 
 std::uint64_t state_digest(Engine& engine) {
@@ -113,7 +83,7 @@ void bind_engine(nb::module_& m) {
           nb::keep_alive<1, 2>())
       .def("apply_kv", &apply_kv, "slot"_a, "time"_a, "batch"_a)
       .def("query_kv", &query_kv, "batch"_a)
-      .def("begin", &begin, "slot"_a, "time"_a, "batch"_a)
+      .def("begin", &begin_slot, "slot"_a, "time"_a, "batch"_a)
       .def("finish", &finish, "replies"_a, "changes"_a)
       .def_prop_ro("mark",
                    [](const Engine& engine) { return std::pair(engine.slot(), engine.digest()); })

@@ -244,19 +244,17 @@ ReplySet Engine::finish(const std::vector<RunReply>& replies, const std::vector<
   invariant(static_cast<std::size_t>(commands) == replies.size(), "a command has no reply");
   remember_replies();
   auto& journal = pool_.journal();
-  found_.clear();
   for (const auto& change : changes) {
-    found_.push_back({true, tree(change.container).find(change.key)});
-    const auto* leaf = found_.back().leaf;
-    if (leaf != nullptr && change.value) journal.remember(leaf, leaf->size());
+    if (change.found != nullptr && change.value) {
+      journal.remember(change.found, change.found->size());
+    }
   }
   journal.seal();
   Transaction tx(pool_.handle(), &journal);
   auto used = root_.applied.state_used;
   bool moved = false;
-  for (std::size_t i = 0; i < changes.size(); ++i) {
-    const auto& change = changes[i];
-    const auto* found = moved ? tree(change.container).find(change.key) : found_[i].leaf;
+  for (const auto& change : changes) {
+    const auto* found = moved ? tree(change.container).find(change.key) : change.found;
     moved = moved || !change.value || found == nullptr || !Tree::fits(*found, change.value->size());
     change_item(tx, change, found, used);
   }

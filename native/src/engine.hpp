@@ -33,6 +33,7 @@ struct Change {
   std::uint32_t container;
   std::string_view key;
   std::optional<std::string_view> value;  // nothing: remove
+  const Leaf* found;  // what Tree::find(key) told since begin(): no change came between
 };
 
 struct RunReply {
@@ -88,7 +89,7 @@ class Engine {
   std::optional<KeyValue> kv_;
   std::vector<Action> actions_;
   std::vector<std::string_view> payloads_;  // of the slot's commands, empty where there is none
-  std::vector<Found> found_;  // per action or change of the slot, before it began
+  std::vector<Found> found_;  // per action of the slot, before it began
   std::vector<std::uint64_t> answered_;  // what goes into the digest of the replies
   BatchPtr batch_;                       // of the slot that was begun
   std::uint64_t planned_time_ = 0;

@@ -3,7 +3,15 @@
 Times are nanoseconds. All calls that do work release the GIL. Errors are those of mpaxos.errors.
 """
 
-from typing import Any, final
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, NoReturn, TypeVar, final, overload
+
+from mpaxos.machine.codec import KeyCodec, ValueCodec
+from mpaxos.machine.declare import Method
+
+K = TypeVar("K")
+V = TypeVar("V")
+D = TypeVar("D")
 
 # ---------------------------------------------------------------- digests, frames
 
@@ -341,6 +349,98 @@ class Engine:
         """Bytes of the state as counted against state_limit; the same on every replica."""
     def state_digest(self) -> int:
         """64-bit digest over the contents of all containers and sessions; reads all of it."""
+
+# ---------------------------------------------------------------- containers of machines in Python
+
+ITEM_OVERHEAD: int  # bytes that each item counts against the state's limit, beside key and value
+MAX_KEY: int  # bytes of one key, encoded
+
+@final
+class Overlay:
+    """The changes of the slot that is being applied, laid over the engine: what the commands of a
+    machine in Python read and write. A command that raises is taken back alone; the slot's changes
+    go to the engine together, with the replies.
+
+    All calls come from one thread. Its methods raise what the engine raises."""
+
+    def __init__(self, engine: object) -> None:
+        """`engine`: an Engine, or an object that has the calls of mpaxos.machine.engine.Engine."""
+    def table(self, name: str) -> Table:
+        """The container called `name`, created in the engine when it is new."""
+    def begin(self, slot: int, time: int, batch: Any) -> list[tuple[int, int, int, bytes]]:
+        """What Engine.begin() returns; from here on commands run and may change containers."""
+    def begin_queries(self) -> None:
+        """From here on queries run: containers may be read."""
+    def close(self) -> None:
+        """From here on containers may not be changed."""
+    def merge(self, limit: int) -> int:
+        """The command succeeded: its changes become the slot's, and the result is 0. If the state
+        would have more than `limit` bytes they are taken back, and the result is what it would
+        have. Raises what the storage raised when the command read, even if that was swallowed."""
+    def rollback(self) -> None:
+        """The command failed: nothing of it remains. Raises as merge() does."""
+    def finish(self, replies: list[tuple[int, bytes]]) -> Any:
+        """Make the slot durable with (status, payload) for each request; what Engine.finish()
+        returns."""
+
+@final
+class Table:
+    """One container as bytes: an ordered map over the engine and the slot's changes."""
+
+    def get(self, key: bytes) -> bytes | None: ...
+    def put(self, key: bytes, value: bytes) -> None:
+        """Raises ValueError when the key is longer than MAX_KEY, ReadOnly outside a command."""
+    def delete(self, key: bytes) -> bool:
+        """Remove `key`; False when it was not there. Raises ReadOnly outside a command."""
+    def __len__(self) -> int: ...
+    def recent(self, start: bytes, end: bytes | None) -> list[tuple[bytes, bytes | None]]:
+        """The slot's changes with start <= key < end, ascending; None for a removal."""
+    def stored(self, start: bytes, end: bytes | None, limit: int) -> list[tuple[bytes, bytes]]:
+        """Up to `limit` items of the engine with start <= key < end, ascending."""
+    def newest(self, key: bytes, value: bytes) -> bytes:
+        """The value that the slot gave `key`, or `value` if it did not."""
+    @property
+    def name(self) -> str: ...
+    @property
+    def changes(self) -> int:
+        """Counts additions and removals of keys, to notice them during an iteration."""
+
+class Items(Generic[K, V]):
+    """Access to a container by key, with keys and values as objects (mpaxos.machine.codec)."""
+
+    def __init__(self, table: Table, keys: KeyCodec, values: ValueCodec) -> None: ...
+    def __getitem__(self, key: K) -> V: ...
+    def __setitem__(self, key: K, value: V) -> None: ...
+    def __delitem__(self, key: K) -> None: ...
+    def __contains__(self, key: object) -> bool: ...
+    def __len__(self) -> int: ...
+    @overload
+    def get(self, key: K) -> V | None: ...
+    @overload
+    def get(self, key: K, default: V | D) -> V | D: ...
+
+@final
+class Methods:
+    """The commands or the queries of a machine in Python, called with requests as bytes."""
+
+    def __init__(
+        self,
+        machine: object,
+        decode: Callable[[bytes], Any] | None,
+        methods: Mapping[type, Method],
+        explain: Callable[[bytes], tuple[Method, tuple[Any, ...]]],
+        unfit: Callable[[Method, object, BaseException], NoReturn],
+    ) -> None:
+        """`machine`: their self. `decode` makes of a request an object whose type is a key of
+        `methods`, with the arguments as attributes a0, a1, ... When it raises, `explain` raises what the client is told, or
+        returns method and arguments. `unfit(method, result, error)` raises what the client is told
+        of a result that cannot be encoded."""
+    def run(self, request: bytes) -> bytes:
+        """The encoded result. Raises what the method raises."""
+    @property
+    def running(self) -> tuple[str, int] | None:
+        """Name of the method that runs and when it began (monotonic clock, nanoseconds). May be
+        asked from any thread."""
 
 # ---------------------------------------------------------------- images of the whole state
 

@@ -111,6 +111,10 @@ class ConnectionFailed(ClientError):
     """None of the replicas could be reached; nothing was sent."""
 
 
+class ReadOnly(MpaxosError):
+    """Something that may not change the state tried to: a query, or code outside a command."""
+
+
 class StorageError(MpaxosError):
     """Base of errors of a replica's own storage. The replica does not start, or stops."""
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from mpaxos._native import Overlay
 from mpaxos.core import election, learner
 from mpaxos.core.acceptor import Acceptor
 from mpaxos.core.catchup import Catchup
@@ -37,7 +38,6 @@ from mpaxos.core.sessions import Planned, Session, SessionTable
 from mpaxos.core.truncation import Truncation
 from mpaxos.core.turn import Turn
 from mpaxos.core.types import ZERO_BALLOT, Ballot, Record, Value
-from mpaxos.machine.overlay import Overlay
 from mpaxos.runtime.applier import _ReadGate
 from mpaxos.runtime.loop import Loop
 from mpaxos.sim.node import Node
@@ -540,7 +540,9 @@ MUTANTS: dict[str, Mutant] = {
     "duplicates are run again": wrap(Session, "stored", lambda f: lambda self, q: None),
     "requests below the lowest are run": wrap(SessionTable, "_command", run_below_lowest),
     "an expired session is opened again": wrap(SessionTable, "_command", reopen_expired),
-    "a command that raises is not undone": wrap(Overlay, "rollback", lambda f: Overlay.merge),
+    "a command that raises is not undone": wrap(
+        Overlay, "rollback", lambda f: lambda self: self.merge(1 << 62)
+    ),
 }
 
 VOTING = (Prepare, Accept, PreVote, Heartbeat, TakeOver)

@@ -28,10 +28,13 @@ def stub_body() -> list[ast.stmt]:
 
 
 def functions() -> list[tuple[str, Function]]:
-    """(dotted name, definition) of every function and method of the stub but properties."""
+    """(dotted name, definition) of every function and method of the stub but properties, and but
+    those of classes that are not nanobind's: only these say what they take."""
     found = []
     for node in stub_body():
         if isinstance(node, ast.ClassDef):
+            if type(runtime(node.name)) is type:
+                continue
             found += [
                 (f"{node.name}.{part.name}", part)
                 for part in node.body

@@ -38,11 +38,17 @@ class KeyCodec(NamedTuple):
 
 
 class ValueCodec(NamedTuple):
-    """Values of one type. `encode` refuses what `decode` could not read back."""
+    """Values of one type. `encode` refuses what `decode` could not read back.
+
+    A value of exactly the type `exact` always reads back: `packer` alone encodes it, and without a
+    packer it is its own encoding.
+    """
 
     text: str
     encode: Callable[[Any], bytes]
     decode: Callable[[bytes], Any]
+    exact: object
+    packer: Callable[[Any], bytes] | None
 
 
 class _Part(NamedTuple):
@@ -186,7 +192,7 @@ def after_prefix(prefix: bytes) -> bytes | None:
 def stored_codec(hint: object) -> ValueCodec:
     """The codec of values kept in containers. `bytes` are kept as they are; the rest is packed."""
     if hint is bytes:
-        return ValueCodec("bytes", _encode_raw, _decode_bytes)
+        return ValueCodec("bytes", _encode_raw, _decode_bytes, bytes, None)
     return packed_codec(hint)
 
 
@@ -211,8 +217,9 @@ def packed_codec(hint: object) -> ValueCodec:
                 f"{type_text(info.cls)} cannot be encoded: make it a dataclass or a msgspec.Struct"
             )
     decode = decoder.decode
-    # For these an instance of exactly the type always reads back: no need to try.
-    exact = hint if hint in (str, bytes, int, bool, float) else object()
+    exact = type(None) if hint is None else hint
+    if exact not in _PLAIN:
+        exact = _Nothing
     packer = _pack_sorted if any(isinstance(info, _UNORDERED) for info in inside) else pack
 
     def encode(value: Any) -> bytes:
@@ -224,9 +231,14 @@ def packed_codec(hint: object) -> ValueCodec:
                 raise TypeError(f"a {type(value).__name__} where {text} is due: {error}") from None
         return data
 
-    return ValueCodec(text, encode, decode)
+    return ValueCodec(text, encode, decode, exact, packer)
 
 
+class _Nothing:
+    """The type of no value."""
+
+
+_PLAIN = (str, bytes, int, bool, float, type(None))
 _UNORDERED = (msgspec.inspect.SetType, msgspec.inspect.FrozenSetType, msgspec.inspect.AnyType)
 
 

@@ -25,17 +25,20 @@ from collections.abc import (
 from collections.abc import Set as AbstractSet
 from typing import Generic, TypeVar, overload
 
-from mpaxos.machine.codec import KeyCodec, ValueCodec, after_prefix
-from mpaxos.machine.overlay import Table
+from mpaxos._native import Items, Table
+from mpaxos.machine.codec import KeyCodec, ValueCodec, after_prefix, key_codec, stored_codec
+from mpaxos.machine.scan import scan
 
 K = TypeVar("K")
 V = TypeVar("V")
 D = TypeVar("D")
 
 _FULL_RANGE: tuple[bytes, None] = (b"", None)
+_ONLY = b""
+"""The key of a Value's one item."""
 
 
-class Dict(MutableMapping[K, V]):
+class Dict(Items[K, V], MutableMapping[K, V]):
     """A persistent dictionary, ordered by key.
 
     Keys are str, bytes, int (64 bit), bool, or tuples of these; values anything that msgspec can
@@ -44,40 +47,18 @@ class Dict(MutableMapping[K, V]):
     to change one, assign it again (see the module's text).
     """
 
-    __slots__ = ("_decode_key", "_decode_value", "_encode_key", "_encode_value", "_keys", "_table")
+    __slots__ = ("_keys", "_table", "_values")
 
     def __init__(self, table: Table, keys: KeyCodec, values: ValueCodec) -> None:
         """Called by the host; users annotate: `accounts: Dict[str, int]`."""
+        super().__init__(table, keys, values)
         self._table = table
         self._keys = keys
-        self._encode_key = keys.encode
-        self._decode_key = keys.decode
-        self._encode_value = values.encode
-        self._decode_value = values.decode
-
-    def __getitem__(self, key: K) -> V:
-        data = self._table.get(self._encode_key(key))
-        if data is None:
-            raise KeyError(key)
-        value: V = self._decode_value(data)
-        return value
-
-    def __setitem__(self, key: K, value: V) -> None:
-        self._table.put(self._encode_key(key), self._encode_value(value))
-
-    def __delitem__(self, key: K) -> None:
-        if not self._table.delete(self._encode_key(key)):
-            raise KeyError(key)
-
-    def __contains__(self, key: object) -> bool:
-        return self._table.get(self._encode_key(key)) is not None
-
-    def __len__(self) -> int:
-        return len(self._table)
+        self._values = values
 
     def __iter__(self) -> Iterator[K]:
-        decode = self._decode_key
-        for key, _ in self._table.scan():
+        decode = self._keys.decode
+        for key, _ in scan(self._table):
             yield decode(key)
 
     def items(self) -> ItemsView[K, V]:
@@ -90,8 +71,9 @@ class Dict(MutableMapping[K, V]):
 
     def range(self, start: K | None = None, end: K | None = None) -> Iterator[tuple[K, V]]:
         """Items with start <= key < end in key order; None stands for no bound."""
-        first = b"" if start is None else self._encode_key(start)
-        return self._scan(first, None if end is None else self._encode_key(end))
+        encode = self._keys.encode
+        first = b"" if start is None else encode(start)
+        return self._scan(first, None if end is None else encode(end))
 
     def prefix(self, prefix: K | tuple[object, ...]) -> Iterator[tuple[K, V]]:
         """Items whose str or bytes key begins with `prefix`, or whose tuple key begins with the
@@ -110,12 +92,12 @@ class Dict(MutableMapping[K, V]):
 
     def clear(self) -> None:
         """Remove all items; reads all keys."""
-        for key in [key for key, _ in self._table.scan()]:
+        for key in [key for key, _ in scan(self._table)]:
             self._table.delete(key)
 
     def _scan(self, start: bytes, end: bytes | None) -> Iterator[tuple[K, V]]:
-        decode_key, decode_value = self._decode_key, self._decode_value
-        for key, value in self._table.scan(start, end):
+        decode_key, decode_value = self._keys.decode, self._values.decode
+        for key, value in scan(self._table, start, end):
             yield decode_key(key), decode_value(value)
 
     def __repr__(self) -> str:
@@ -139,12 +121,13 @@ class _Values(ValuesView[V]):
 class Set(MutableSet[K]):
     """A persistent set, ordered by its elements; the types are those of Dict's keys."""
 
-    __slots__ = ("_keys", "_table")
+    __slots__ = ("_items", "_keys", "_table")
 
     def __init__(self, table: Table, keys: KeyCodec) -> None:
         """Called by the host; users annotate: `names: Set[str]`."""
         self._table = table
         self._keys = keys
+        self._items: Items[K, bytes] = Items(table, keys, stored_codec(bytes))
 
     @classmethod
     def _from_iterable(cls, iterable: Iterable[K]) -> AbstractSet[K]:  # type: ignore[override]
@@ -152,10 +135,10 @@ class Set(MutableSet[K]):
         return frozenset(iterable)
 
     def __contains__(self, item: object) -> bool:
-        return self._table.get(self._keys.encode(item)) is not None
+        return item in self._items
 
     def __iter__(self) -> Iterator[K]:
-        for key, _ in self._table.scan():
+        for key, _ in scan(self._table):
             yield self._keys.decode(key)
 
     def __len__(self) -> int:
@@ -163,9 +146,8 @@ class Set(MutableSet[K]):
 
     def add(self, item: K) -> None:
         """Put `item` in; nothing happens when it is there."""
-        key = self._keys.encode(item)
-        if self._table.get(key) is None:
-            self._table.put(key, b"")
+        if item not in self._items:
+            self._items[item] = b""
 
     def discard(self, item: K) -> None:
         """Take `item` out if it is there."""
@@ -173,7 +155,7 @@ class Set(MutableSet[K]):
 
     def clear(self) -> None:
         """Remove all elements; reads all of them."""
-        for key in [key for key, _ in self._table.scan()]:
+        for key in [key for key, _ in scan(self._table)]:
             self._table.delete(key)
 
     def __repr__(self) -> str:
@@ -183,12 +165,12 @@ class Set(MutableSet[K]):
 class Value(Generic[V]):
     """One persistent value, empty at first."""
 
-    __slots__ = ("_table", "_values")
+    __slots__ = ("_items", "_table")
 
     def __init__(self, table: Table, values: ValueCodec) -> None:
         """Called by the host; users annotate: `total: Value[int]`."""
         self._table = table
-        self._values = values
+        self._items: Items[bytes, V] = Items(table, key_codec(bytes), values)
 
     @overload
     def get(self) -> V | None: ...
@@ -196,16 +178,15 @@ class Value(Generic[V]):
     def get(self, default: D) -> V | D: ...
     def get(self, default: object = None) -> object:
         """The value, or `default` while none was set. A fresh object on every call."""
-        data = self._table.get(b"")
-        return default if data is None else self._values.decode(data)
+        return self._items.get(_ONLY, default)
 
     def set(self, value: V) -> None:
         """Keep `value`."""
-        self._table.put(b"", self._values.encode(value))
+        self._items[_ONLY] = value
 
     def clear(self) -> None:
         """Be empty again."""
-        self._table.delete(b"")
+        self._table.delete(_ONLY)
 
     def __repr__(self) -> str:
         return f"<Value {self._table.name}>"

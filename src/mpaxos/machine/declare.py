@@ -14,6 +14,7 @@ from typing import Any, ClassVar, NamedTuple, NoReturn, TypeVar
 
 import msgspec
 
+from mpaxos._native import Table
 from mpaxos.errors import ConfigError, MpaxosError
 from mpaxos.machine.codec import (
     KeyCodec,
@@ -26,7 +27,6 @@ from mpaxos.machine.codec import (
 )
 from mpaxos.machine.containers import Dict, Set, Value
 from mpaxos.machine.context import Context
-from mpaxos.machine.overlay import Table
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -163,10 +163,10 @@ class Declaration:
     def decode(self, request: bytes, kind: str) -> tuple[Method, tuple[Any, ...]]:
         """The method called and its arguments. Raises ConfigError (unknown method) or
         msgspec.ValidationError (wrong arguments), BadRequest when it is no request at all."""
-        decoder = self._decoders[kind]
+        decode = self.decoder(kind)
         try:
-            if decoder is not None:
-                call = decoder.decode(request)
+            if decode is not None:
+                call = decode(request)
                 return self.by_arguments[type(call)], msgspec.structs.astuple(call)
             error = msgspec.ValidationError("")
         except msgspec.ValidationError as wrong:
@@ -174,6 +174,11 @@ class Declaration:
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
             raise BadRequest("the request is not MessagePack") from None
         self._explain(request, kind, error)
+
+    def decoder(self, kind: str) -> Callable[[bytes], Any] | None:
+        """What makes a request of this kind the arguments of a method; None when there is none.
+        Raises msgspec.DecodeError, RecursionError or UnicodeDecodeError."""
+        return self._decoders[kind]
 
     def _explain(self, request: bytes, kind: str, error: msgspec.ValidationError) -> NoReturn:
         try:
@@ -207,9 +212,9 @@ class Declaration:
         return "\n".join([*lines, "execute bytes"] if self.takes_bytes else lines)
 
 
-def _decoder(methods: tuple[Method, ...], kind: str) -> msgspec.msgpack.Decoder[Any] | None:
+def _decoder(methods: tuple[Method, ...], kind: str) -> Callable[[bytes], Any] | None:
     types = tuple(method.arguments for method in methods if method.kind == kind)
-    return msgspec.msgpack.Decoder(typing.Union[types]) if types else None  # noqa: UP007
+    return msgspec.msgpack.Decoder(typing.Union[types]).decode if types else None  # noqa: UP007
 
 
 def inspect_machine(machine: type[StateMachine]) -> Declaration:

@@ -9,16 +9,23 @@ from __future__ import annotations
 import re
 import time as clock
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 
+from mpaxos._native import Methods, Overlay
 from mpaxos.errors import invariant
 from mpaxos.machine.codec import pack
 from mpaxos.machine.context import Context
-from mpaxos.machine.declare import COMMAND, QUERY, BadRequest, StateMachine, inspect_machine
+from mpaxos.machine.declare import (
+    COMMAND,
+    QUERY,
+    BadRequest,
+    Method,
+    StateMachine,
+    inspect_machine,
+)
 from mpaxos.machine.engine import Engine, Replies, Requests
-from mpaxos.machine.overlay import Mode, Overlay
 
 STATUS_OK = 0
 STATUS_FAILED = 1
@@ -84,7 +91,12 @@ class MachineHost:
         self._attributes: dict[str, Any] = vars(self._machine)
         for spec in self._declaration.containers:
             self._attributes[spec.name] = spec.build(self._overlay.table(spec.name))
-        self._running: tuple[int, str, int] | None = None
+        machine, declaration = self._machine, self._declaration
+        self._commands = None if declaration.takes_bytes else _methods(machine, COMMAND)
+        self._queries = None if declaration.takes_bytes else _methods(machine, QUERY)
+        self._slot = 0
+        self._running: tuple[str, int] | None = None
+        """Name and start of what runs when the machine takes bytes."""
         self._time = time
         self._in_slot = False
 
@@ -98,20 +110,16 @@ class MachineHost:
         overlay = self._overlay
         invariant(not self._in_slot, "a slot is applied inside another")
         self._in_slot = True
+        self._slot = slot
         time = max(time, self._time)
-        requests = self._engine.begin(slot, time, batch)
-        overlay.begin_slot()
         replies: list[Reply] = []
-        overlay.mode = Mode.WRITE
         try:
-            for index, session, sequence, payload in requests:
+            for index, session, sequence, payload in overlay.begin(slot, time, batch):
                 context = Context(slot, index, session, sequence, time)
                 replies.append(self._command(context, payload))
         finally:
-            overlay.mode = Mode.CLOSED
-            self._running = None
-        result = self._engine.finish(replies, overlay.changes())
-        overlay.end_slot()
+            overlay.close()
+        result = overlay.finish(replies)
         self._time = time
         self._in_slot = False
         return result
@@ -120,21 +128,18 @@ class MachineHost:
         """Answer queries from the state as it is; returns the Replies."""
         invariant(not self._in_slot, "a query inside a slot")
         replies = self._make_replies()
-        slot = self._engine.mark[0]
+        self._slot = slot = self._engine.mark[0]
         overlay = self._overlay
-        overlay.fault = None
-        overlay.mode = Mode.READ
+        overlay.begin_queries()
         try:
             for index, (session, sequence, _, kind, payload) in enumerate(batch.entries()):
                 invariant(kind == ENTRY_QUERY, "a command among queries")
                 context = Context(slot, index, session, sequence, self._time)
                 status, reply = self._invoke(QUERY, context, payload)
-                if overlay.fault is not None:
-                    raise overlay.fault
+                overlay.rollback()
                 replies.add(session, sequence, status, reply)
         finally:
-            overlay.mode = Mode.CLOSED
-            self._running = None
+            overlay.close()
         return replies
 
     @property
@@ -146,7 +151,9 @@ class MachineHost:
     def running(self) -> Running | None:
         """What is being run now, None between requests. May be asked from any thread."""
         running = self._running
-        return None if running is None else Running(*running)
+        for methods in (self._commands, self._queries):
+            running = running or (None if methods is None else methods.running)
+        return None if running is None else Running(self._slot, *running)
 
     def schema(self) -> str:
         """Class, containers and methods as stable text: equal texts fit together."""
@@ -155,28 +162,24 @@ class MachineHost:
     # -------------------------------------------------------------- one request
 
     def _command(self, context: Context, payload: bytes) -> Reply:
-        overlay = self._overlay
         reply = self._invoke(COMMAND, context, payload)
-        if overlay.fault is not None:
-            raise overlay.fault
-        if reply[0] == STATUS_OK and overlay.grown > 0:
-            needed = overlay.used + overlay.grown
-            if needed > self._limit:
-                text = f"the state may have {self._limit} bytes and would have {needed}"
-                reply = (STATUS_NOSPACE, text.encode())
-        if reply[0] == STATUS_OK:
-            overlay.merge()
-        else:
-            overlay.rollback()
+        if reply[0] != STATUS_OK:
+            self._overlay.rollback()
+            return reply
+        needed = self._overlay.merge(self._limit)
+        if needed:
+            text = f"the state may have {self._limit} bytes and would have {needed}"
+            return STATUS_NOSPACE, text.encode()
         return reply
 
     def _invoke(self, kind: str, context: Context, payload: bytes) -> Reply:
         try:
             self._attributes["context"] = context
-            if self._declaration.takes_bytes:
-                reply = self._run_bytes(kind, context, payload)
+            methods = self._commands if kind == COMMAND else self._queries
+            if methods is not None:
+                reply = methods.run(payload)
             else:
-                reply = self._run_method(kind, context, payload)
+                reply = self._run_bytes(kind, context, payload)
             if len(reply) > MAX_REPLY:
                 return failed("ValueError", f"the reply is above the limit of {MAX_REPLY} bytes")
             return STATUS_OK, reply
@@ -190,24 +193,35 @@ class MachineHost:
 
     def _run_bytes(self, kind: str, context: Context, payload: bytes) -> bytes:
         name = "execute" if kind == COMMAND else "read"
-        self._running = (context.slot, name, clock.monotonic_ns())
-        reply = getattr(self._machine, name)(payload, context)
+        self._running = (name, clock.monotonic_ns())
+        try:
+            reply = getattr(self._machine, name)(payload, context)
+        finally:
+            self._running = None
         if type(reply) is not bytes:
             raise TypeError(f"{name} must return bytes, not {type(reply).__name__}")
         return reply
 
-    def _run_method(self, kind: str, context: Context, payload: bytes) -> bytes:
-        method, arguments = self._declaration.decode(payload, kind)
-        self._running = (context.slot, method.name, clock.monotonic_ns())
-        value = method.function(self._machine, *arguments)
-        try:
-            return method.result.encode(value)
-        except Exception as error:
-            # Only the type is named: the value may hold addresses or be of any size.
-            cause = str(error) if type(error) is TypeError else type(error).__name__
-            raise TypeError(
-                f"{method.name} returned a {type(value).__name__} that cannot be encoded: {cause}"
-            ) from None
+
+def _methods(machine: StateMachine, kind: str) -> Methods:
+    declaration = inspect_machine(type(machine))
+
+    def explain(request: bytes) -> tuple[Method, tuple[Any, ...]]:
+        return declaration.decode(request, kind)
+
+    return Methods(
+        machine, declaration.decoder(kind), declaration.by_arguments, explain, _refuse_result
+    )
+
+
+def _refuse_result(method: Method, result: object, error: BaseException) -> NoReturn:
+    if not isinstance(error, Exception):
+        raise error
+    # Only the type is named: the value may hold addresses or be of any size.
+    cause = str(error) if type(error) is TypeError else type(error).__name__
+    raise TypeError(
+        f"{method.name} returned a {type(result).__name__} that cannot be encoded: {cause}"
+    )
 
 
 def failed(kind: str, text: str) -> Reply:

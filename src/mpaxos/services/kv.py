@@ -10,9 +10,9 @@ import struct
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, ClassVar, Self
 
+from mpaxos._native import MAX_KEY
 from mpaxos.errors import WireError
 from mpaxos.machine import BadRequest, Context, Dict, StateMachine
-from mpaxos.machine.overlay import MAX_KEY
 
 if TYPE_CHECKING:
     from mpaxos.client.options import Addresses, Options
