@@ -93,9 +93,10 @@ void Table::take_back(Entry& entry, State state, Text value) {
 
 void Table::put(Text key, Text value) {
   if (key.bytes.size() > kMaxKey) {
-    throw nb::value_error(("a key takes at most " + std::to_string(kMaxKey) + " bytes, not " +
-                           std::to_string(key.bytes.size()))
-                              .c_str());
+    const auto text = "a key takes at most " + std::to_string(kMaxKey) + " bytes, not " +
+                      std::to_string(key.bytes.size());
+    PyErr_SetString(PyExc_ValueError, text.c_str());
+    throw nb::python_error();
   }
   check_writable();
   set(entry(std::move(key)), State::kSet, std::move(value));

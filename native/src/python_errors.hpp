@@ -4,6 +4,7 @@
 #include <nanobind/nanobind.h>
 
 #include <new>
+#include <typeinfo>
 
 #include "error.hpp"
 
@@ -28,6 +29,8 @@ Result guarded(Result failed, Run run) {
     raise_in_python(error);
   } catch (const std::bad_alloc&) {
     PyErr_NoMemory();
+  } catch (const std::bad_cast&) {
+    PyErr_SetString(PyExc_TypeError, "an argument is of another type");
   } catch (const std::exception& error) {
     PyErr_SetString(PyExc_RuntimeError, error.what());
   }
