@@ -15,7 +15,7 @@ class Methods {
  public:
   // `machine`: their self. `decode`: makes of a request an object whose type is one of the keys of
   // `methods`, with the arguments as attributes a0, a1, ...; the values are methods as
-  // mpaxos.machine.declare.Method. What it raises is ignored and `explain` called, which raises
+  // mpaxos.machine.declaration.Method. What it raises is ignored and `explain` called, which raises
   // what the client is told, or returns method and arguments. `unfit(method, result, error)` raises
   // what the client is told of a result that cannot be encoded.
   Methods(nanobind::object machine, nanobind::object decode, const nanobind::dict& methods,

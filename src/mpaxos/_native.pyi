@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Generic, NoReturn, TypeVar, final, overload
 
 from mpaxos.machine.codec import KeyCodec, ValueCodec
-from mpaxos.machine.declare import Method
+from mpaxos.machine.declaration import Method
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -432,9 +432,9 @@ class Methods:
         unfit: Callable[[Method, object, BaseException], NoReturn],
     ) -> None:
         """`machine`: their self. `decode` makes of a request an object whose type is a key of
-        `methods`, with the arguments as attributes a0, a1, ... When it raises, `explain` raises what the client is told, or
-        returns method and arguments. `unfit(method, result, error)` raises what the client is told
-        of a result that cannot be encoded."""
+        `methods`, with the arguments as attributes a0, a1, ... When it raises, `explain` raises
+        what the client is told, or returns method and arguments. `unfit(method, result, error)`
+        raises what the client is told of a result that cannot be encoded."""
     def run(self, request: bytes) -> bytes:
         """The encoded result. Raises what the method raises."""
     @property

@@ -31,7 +31,9 @@ from mpaxos.errors import (
     WireError,
 )
 from mpaxos.machine import codec as values
-from mpaxos.machine.declare import COMMAND, QUERY, BadRequest, Declaration, inspect_machine
+from mpaxos.machine.declaration import Declaration
+from mpaxos.machine.declare import COMMAND, QUERY, BadRequest
+from mpaxos.machine.inspection import inspect_machine
 from mpaxos.net import codec
 from mpaxos.net.adapter import NativePlane
 from mpaxos.net.plane import AdminRequest

@@ -12,7 +12,7 @@ from mpaxos.config import load
 from mpaxos.config.example import example
 from mpaxos.config.values import parse_address, parse_size
 from mpaxos.errors import ConfigError, StorageCorrupt, VersionMismatch, WireError
-from mpaxos.machine.declare import inspect_machine
+from mpaxos.machine.inspection import inspect_machine
 from mpaxos.storage.directory import MARKER, open_directory
 from tests.fuzz import targets
 from tests.fuzz.seeds import seeds

@@ -18,8 +18,8 @@ from mpaxos import BadRequest, Context, StateMachine, command, query
 from mpaxos.containers import Dict, Set, Value
 from mpaxos.errors import ConfigError, InvariantViolated, StorageCorrupt
 from mpaxos.machine.codec import after_prefix, key_codec
-from mpaxos.machine.declare import inspect_machine
 from mpaxos.machine.host import MAX_ERROR_TEXT, MachineHost, Running
+from mpaxos.machine.inspection import inspect_machine
 from tests.unit.fake_replica import FakeBatch, FakeEngine, FakeReplies
 
 OK, FAILED, NOSPACE, BAD = 0, 1, 3, 6

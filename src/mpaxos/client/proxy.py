@@ -18,7 +18,9 @@ from mpaxos.client.aio import AsyncClient
 from mpaxos.client.blocking import Client
 from mpaxos.client.options import Addresses, Options
 from mpaxos.errors import ConfigError, VersionMismatch
-from mpaxos.machine.declare import QUERY, Declaration, Method, StateMachine, inspect_machine
+from mpaxos.machine.declaration import Declaration, Method
+from mpaxos.machine.declare import QUERY, StateMachine
+from mpaxos.machine.inspection import inspect_machine
 
 M = TypeVar("M", bound=StateMachine)
 P = ParamSpec("P")

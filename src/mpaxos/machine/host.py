@@ -17,15 +17,10 @@ from mpaxos._native import Methods, Overlay
 from mpaxos.errors import invariant
 from mpaxos.machine.codec import pack
 from mpaxos.machine.context import Context
-from mpaxos.machine.declare import (
-    COMMAND,
-    QUERY,
-    BadRequest,
-    Method,
-    StateMachine,
-    inspect_machine,
-)
+from mpaxos.machine.declaration import Method
+from mpaxos.machine.declare import COMMAND, QUERY, BadRequest, StateMachine
 from mpaxos.machine.engine import Engine, Replies, Requests
+from mpaxos.machine.inspection import inspect_machine
 
 STATUS_OK = 0
 STATUS_FAILED = 1
