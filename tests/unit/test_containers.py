@@ -156,7 +156,7 @@ def operations(draw: st.DrawFn) -> list[tuple[Any, ...]]:
     return [(name,), *draw(st.lists(one, max_size=40))]
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(operations())
 def test_containers_agree_with_dictionaries(steps: list[tuple[Any, ...]]) -> None:
     """Random commands in slots of several, some raising, with restarts between, over a pool."""
