@@ -99,7 +99,9 @@ class Process:
             seed=incarnation,
         )
         self._sink = make_sink(directory, memory, config)
-        self._transfers = Transfers(engine, self._applier, self._sink, self._plane.wake)
+        self._transfers = Transfers(
+            engine, self._applier, self._sink, self._plane.wake, lambda: self._replica.decided_upto
+        )
         self._transfer_report = TransferReport(self._replica)
         self._status = Status(
             cluster=config.name,
