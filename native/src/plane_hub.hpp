@@ -83,8 +83,8 @@ class Hub {
   void give_back(std::vector<Event> events) { events_ = std::move(events); }
   void push(Event event) { events_.push_back(std::move(event)); }
   void push_of_peer(Event event, bool vote);
-  // Whether an accept of `slot` may be dropped unread. The first one of a turn may not: it tells that
-  // its leader is there, and how far it is.
+  // Whether an accept of `slot` may be dropped unread. The first one of a turn may not: it tells
+  // that its leader is there, and how far it is.
   bool spares_accept(std::uint64_t slot);
   bool may_spare() const { return wanted_.useful_upto != 0; }
   void notice(Port port, const std::string& address, const std::string& reason);

@@ -80,7 +80,7 @@ struct Event {
 struct Wanted {
   bool quorum = true;             // false: requests are refused
   bool votes = true;              // false: a vote waits for another event to come with
-  std::uint64_t useful_upto = 0;  // above 0: accepts of later slots are of no use, nothing is urgent
+  std::uint64_t useful_upto = 0;  // above 0: nothing is urgent, accepts of later slots are useless
 };
 
 struct Counters {

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -351,7 +352,7 @@ def test_a_place_that_nobody_needs_is_removed(path: Path) -> None:
         sink = pool_sink_of(directory, memory)
         engine = Engine(memory.pool)
         applier = InlineApplier(NativeMachine(engine))
-        transfers = Transfers(engine, applier, sink, lambda: None, lambda: 0)
+        transfers = Transfers(engine, applier, sink, lambda: None, Deciding(0))
         transfers.carry_out(Output())
         assert sink.prepared
         value = Value(Batch.noop(0, 1, 1), 5)
@@ -361,6 +362,11 @@ def test_a_place_that_nobody_needs_is_removed(path: Path) -> None:
             time.sleep(0.001)
         assert transfers.stop_installing()
         assert not list(directory.path.glob("pool.*")) and not sink.prepared
+
+
+@dataclass
+class Deciding:
+    decided_upto: int
 
 
 class Slow:
@@ -396,12 +402,12 @@ def test_what_is_installed_is_told_when_it_matters(seconds: float) -> None:
 
 
 def test_a_source_rests_after_a_chunk_while_commands_are_decided(path: Path) -> None:
-    decided = [5]
+    replica = Deciding(5)
     with target(path) as (directory, memory, _):
         engine = Engine(memory.pool)
         applier = InlineApplier(NativeMachine(engine))
         sink = pool_sink_of(directory, memory)
-        transfers = Transfers(engine, applier, sink, lambda: None, lambda: decided[0])
+        transfers = Transfers(engine, applier, sink, lambda: None, replica)
 
         def due_when_asked() -> int:
             output = Output(transfer=[MakeChunk(1)], wake_at=1 << 62)
@@ -413,7 +419,7 @@ def test_a_source_rests_after_a_chunk_while_commands_are_decided(path: Path) -> 
 
         assert due_when_asked() == 0 and made(0) == [ChunkMade]
         ended = time.monotonic_ns()
-        decided[0] += 1
+        replica.decided_upto += 1
         due = due_when_asked()
         assert made(due - 1) == []
         assert 0 < due - ended < 10_000_000_000, "as long as the chunk took"

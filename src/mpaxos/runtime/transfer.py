@@ -77,6 +77,14 @@ class StateSink(Protocol):
         on the thread that writes `store`."""
 
 
+class Deciding(Protocol):
+    """The protocol of the replica, as far as it matters here."""
+
+    @property
+    def decided_upto(self) -> Slot:
+        """Commands up to here are decided, and about to be applied."""
+
+
 class ImageMaker:
     """Makes the chunks of images of one engine."""
 
@@ -234,17 +242,16 @@ class Transfers:
         applier: Applier,
         sink: StateSink,
         wake: Callable[[], None],
-        decided: Callable[[], Slot],
+        replica: Deciding,
     ) -> None:
-        """`decided`: up to which slot commands are decided, and about to be applied."""
         self.switch: Switch | None = None
         """The protocol asks for it: to be done before the next turn."""
         self._sink = sink
         self._events: deque[Event] = deque()
         self._maker = ImageMaker(lambda: _native.ImageSource(engine), applier, self._events)
         self._installer = Installer(sink, self._events, wake)
-        self._decided = decided
-        self._decided_before = decided()
+        self._replica = replica
+        self._decided_before = replica.decided_upto
         """When a chunk was asked for last."""
         self._busy = False
         """Commands were decided between the last two times."""
@@ -267,7 +274,7 @@ class Transfers:
         for step in output.transfer:
             match step:
                 case MakeChunk(job=job):
-                    decided = self._decided()
+                    decided = self._replica.decided_upto
                     self._busy = decided > self._decided_before
                     self._decided_before = decided
                     self._maker.want(job)
