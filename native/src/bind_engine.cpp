@@ -8,16 +8,13 @@
 #include "engine_calls.hpp"
 #include "error.hpp"
 #include "file_pool.hpp"
+#include "python_bytes.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
 
 namespace mpaxos {
 namespace {
-
-std::string_view as_view(const nb::bytes& data) { return {data.c_str(), data.size()}; }
-
-nb::bytes as_bytes(std::string_view data) { return nb::bytes(data.data(), data.size()); }
 
 ReplySet apply_kv(Engine& engine, std::uint64_t slot, std::uint64_t time,
                   const std::shared_ptr<Batch>& batch) {

@@ -5,6 +5,7 @@
 #include "bindings.hpp"
 #include "image_source.hpp"
 #include "image_target.hpp"
+#include "python_bytes.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -13,8 +14,6 @@ namespace mpaxos {
 namespace {
 
 using Ballot = std::pair<std::uint64_t, std::uint32_t>;
-
-std::string_view as_view(const nb::bytes& data) { return {data.c_str(), data.size()}; }
 
 nb::object next(ImageSource& source, std::size_t max_bytes) {
   std::optional<std::string> chunk;

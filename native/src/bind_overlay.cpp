@@ -1,13 +1,11 @@
-#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
-
-#include <vector>
 
 #include "bindings.hpp"
 #include "items.hpp"
 #include "kv.hpp"
 #include "methods.hpp"
 #include "overlay.hpp"
+#include "python_bytes.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -15,24 +13,21 @@ using namespace nb::literals;
 namespace mpaxos {
 namespace {
 
-Text text_of(const nb::bytes& data) { return {{data.c_str(), data.size()}, data}; }
-
-nb::bytes as_bytes(std::string_view data) { return nb::bytes(data.data(), data.size()); }
+Text text_of(const nb::bytes& data) { return {as_view(data), data}; }
 
 std::optional<std::string_view> bound_of(const nb::object& end) {
   if (end.is_none()) return std::nullopt;
-  const auto data = nb::cast<nb::bytes>(end);  // `end` keeps it
-  return std::string_view(data.c_str(), data.size());
+  return as_view(nb::cast<nb::bytes>(end));  // `end` keeps it
 }
 
 nb::object get(Table& table, const nb::bytes& key) {
-  const auto found = table.get({key.c_str(), key.size()});
+  const auto found = table.get(as_view(key));
   return found ? nb::object(as_bytes(found->bytes)) : nb::none();
 }
 
 nb::list recent(Table& table, const nb::bytes& start, const nb::object& end) {
   nb::list list;
-  for (const auto& [key, value] : table.recent({start.c_str(), start.size()}, bound_of(end))) {
+  for (const auto& [key, value] : table.recent(as_view(start), bound_of(end))) {
     list.append(nb::make_tuple(as_bytes(key.bytes),
                                value ? nb::object(as_bytes(value->bytes)) : nb::none()));
   }
@@ -57,11 +52,11 @@ void bind_overlay(nb::module_& m) {
       .def("recent", &recent, "start"_a, "end"_a.none())
       .def("stored",
            [](Table& self, const nb::bytes& start, const nb::object& end, std::size_t limit) {
-             return self.stored({start.c_str(), start.size()}, bound_of(end), limit);
+             return self.stored(as_view(start), bound_of(end), limit);
            },
            "start"_a, "end"_a.none(), "limit"_a)
       .def("newest", [](Table& self, const nb::bytes& key, nb::bytes value) {
-             return self.newest({key.c_str(), key.size()}, std::move(value));
+             return self.newest(as_view(key), std::move(value));
            },
            "key"_a, "value"_a)
       .def_prop_ro("name", &Table::name)

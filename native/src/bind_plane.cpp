@@ -9,6 +9,7 @@
 #include "error.hpp"
 #include "file_pool.hpp"
 #include "plane.hpp"
+#include "python_bytes.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -17,10 +18,6 @@ namespace mpaxos {
 namespace {
 
 using HostPort = std::pair<std::string, int>;
-
-std::string_view as_view(const nb::bytes& data) { return {data.c_str(), data.size()}; }
-
-nb::bytes as_bytes(std::string_view data) { return nb::bytes(data.data(), data.size()); }
 
 Address as_address(const HostPort& pair) {
   if (pair.second < 0 || pair.second > 65'535) {

@@ -5,6 +5,7 @@
 #include "bindings.hpp"
 #include "checksum.hpp"
 #include "error.hpp"
+#include "python_bytes.hpp"
 #include "replies.hpp"
 
 namespace nb = nanobind;
@@ -29,10 +30,6 @@ class View {
  private:
   Py_buffer buffer_{};
 };
-
-std::string_view as_view(const nb::bytes& data) { return {data.c_str(), data.size()}; }
-
-nb::bytes as_bytes(std::string_view data) { return nb::bytes(data.data(), data.size()); }
 
 nb::list entries_of(const Batch& batch) {
   nb::list list;

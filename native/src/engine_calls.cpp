@@ -1,15 +1,11 @@
 #include "engine_calls.hpp"
 
 #include "error.hpp"
+#include "python_bytes.hpp"
 
 namespace nb = nanobind;
 
 namespace mpaxos {
-namespace {
-
-nb::bytes as_bytes(std::string_view data) { return nb::bytes(data.data(), data.size()); }
-
-}  // namespace
 
 nb::list begin_slot(Engine& engine, std::uint64_t slot, std::uint64_t time,
                     const std::shared_ptr<Batch>& batch) {
@@ -34,7 +30,7 @@ ReplySet finish_slot(Engine& engine, const nb::list& replies, const std::vector<
     const auto tuple = nb::cast<nb::tuple>(item);
     invariant(tuple.size() == 2, "a reply has two fields");
     const auto payload = nb::cast<nb::bytes>(tuple[1]);
-    run.push_back({nb::cast<std::uint8_t>(tuple[0]), {payload.c_str(), payload.size()}});
+    run.push_back({nb::cast<std::uint8_t>(tuple[0]), as_view(payload)});
   }
   nb::gil_scoped_release release;
   return engine.finish(run, changes);

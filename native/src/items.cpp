@@ -2,10 +2,13 @@
 
 #include <bit>
 #include <cstdint>
+#include <memory>
 #include <string_view>
+#include <utility>
 
 #include "error.hpp"
 #include "overlay.hpp"
+#include "python_bytes.hpp"
 #include "python_errors.hpp"
 
 namespace nb = nanobind;
@@ -22,7 +25,7 @@ struct Codecs {
   nb::object encode_value;
   nb::object decode_value;
   nb::object exact;   // values of exactly this type are encoded by `packer`
-  nb::object packer;  // None: they are their own encoding
+  nb::object packer;  // None: values are bytes, and their own encoding
 };
 
 struct Items {
@@ -87,9 +90,8 @@ Text value_of(const Codecs& codecs, PyObject* value) {
 nb::object object_of(const Codecs& codecs, const Text& data) {
   // What was written in this slot is there as an object already.
   const bool whole = data.owner.is_valid() && PyBytes_CheckExact(data.owner.ptr());
-  nb::object bytes = whole ? data.owner : nb::bytes(data.bytes.data(), data.bytes.size());
-  const bool raw = codecs.packer.is_none() && codecs.exact.is(nb::handle(&PyBytes_Type));
-  return raw ? bytes : called(codecs.decode_value, bytes.ptr());
+  nb::object bytes = whole ? data.owner : as_bytes(data.bytes);
+  return codecs.packer.is_none() ? bytes : called(codecs.decode_value, bytes.ptr());
 }
 
 // ---------------------------------------------------------------- the operations

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "error.hpp"
+#include "python_bytes.hpp"
 #include "python_errors.hpp"
 
 namespace nb = nanobind;
@@ -140,7 +141,7 @@ nb::bytes Table::newest(std::string_view key, nb::bytes value) const {
   if (found == index_.end() || found->second->state == State::kStored) return value;
   invariant(found->second->state == State::kSet, "a key vanished without being counted");
   const auto bytes = found->second->value.bytes;
-  return nb::bytes(bytes.data(), bytes.size());
+  return as_bytes(bytes);
 }
 
 // Removals of what the engine never had are left out.

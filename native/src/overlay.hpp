@@ -128,7 +128,7 @@ class Overlay {
   nanobind::list begin(std::uint64_t slot, std::uint64_t time, nanobind::object batch);
   // From here on they can be read only.
   void begin_queries();
-  // From here on they cannot be used.
+  // From here on they cannot be changed.
   void close() { mode_ = Mode::kClosed; }
   // Makes the slot durable, with a reply for each request. Returns what the engine does.
   nanobind::object finish(const nanobind::list& replies);

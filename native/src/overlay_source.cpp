@@ -3,13 +3,12 @@
 
 #include "engine_calls.hpp"
 #include "overlay.hpp"
+#include "python_bytes.hpp"
 
 namespace nb = nanobind;
 
 namespace mpaxos {
 namespace {
-
-nb::bytes as_bytes(std::string_view data) { return nb::bytes(data.data(), data.size()); }
 
 // The engine in the pool.
 class PoolSource final : public OverlaySource {
@@ -73,7 +72,7 @@ class PythonSource final : public OverlaySource {
     nb::object found = engine_.attr("get")(container, as_bytes(key));
     if (found.is_none()) return std::nullopt;
     const auto value = nb::cast<nb::bytes>(found);
-    return Item{{{value.c_str(), value.size()}, std::move(found)}, nullptr};
+    return Item{{as_view(value), std::move(found)}, nullptr};
   }
 
   std::uint64_t count(std::uint32_t container) override {

@@ -40,8 +40,8 @@ class KeyCodec(NamedTuple):
 class ValueCodec(NamedTuple):
     """Values of one type. `encode` refuses what `decode` could not read back.
 
-    A value of exactly the type `exact` always reads back: `packer` alone encodes it, and without a
-    packer it is its own encoding.
+    A value of exactly the type `exact` always reads back: `packer` alone encodes it. Without a
+    packer values are bytes, and are kept as they are.
     """
 
     text: str

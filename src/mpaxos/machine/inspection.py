@@ -80,17 +80,22 @@ def _user_bases(machine: type) -> list[type]:
     return [b for b in reversed(machine.__mro__) if b not in (object, StateMachine)]
 
 
+def _hints(where: str, thing: Callable[..., Any]) -> dict[str, Any]:
+    """The annotations of a class or function as types."""
+    try:
+        return typing.get_type_hints(thing, include_extras=True)
+    except (NameError, TypeError, AttributeError, SyntaxError) as error:
+        raise ConfigError(
+            f"{where}: an annotation cannot be resolved: {error}; types used in it must be defined "
+            "at the top of their module"
+        ) from error
+
+
 # ------------------------------------------------------------------ containers
 
 
 def _containers(machine: type[StateMachine]) -> tuple[ContainerSpec, ...]:
-    try:
-        hints = typing.get_type_hints(machine, include_extras=True)
-    except (NameError, TypeError, AttributeError, SyntaxError) as error:
-        raise ConfigError(
-            f"{machine.__name__}: an annotation cannot be resolved: {error}; types used in it must "
-            "be defined at the top of their module"
-        ) from error
+    hints = _hints(machine.__name__, machine)
     names = [name for base in _user_bases(machine) for name in inspect.get_annotations(base)]
     specs = []
     for name in dict.fromkeys(names):
@@ -184,13 +189,7 @@ def _function(machine: type[StateMachine], name: str, kind: str) -> Callable[...
 def _method(machine: type[StateMachine], name: str, kind: str) -> Method:
     where = f"{machine.__name__}.{name}"
     function = _function(machine, name, kind)
-    try:
-        hints = typing.get_type_hints(function, include_extras=True)
-    except (NameError, TypeError, AttributeError, SyntaxError) as error:
-        raise ConfigError(
-            f"{where}: an annotation cannot be resolved: {error}; types used in it must be defined "
-            "at the top of their module"
-        ) from error
+    hints = _hints(where, function)
     if "return" not in hints:
         raise ConfigError(f"{where}: annotate what it returns (`-> None` if nothing)")
     signature = inspect.signature(function)

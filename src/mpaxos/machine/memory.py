@@ -14,13 +14,11 @@ from typing import Any, Protocol
 
 import msgspec
 
+from mpaxos._native import ITEM_OVERHEAD
 from mpaxos.core.invariant import InvariantViolated, invariant
 from mpaxos.core.sessions import Planned, Reply, Session, SessionTable
 from mpaxos.core.types import Slot
 from mpaxos.machine.engine import Change, Replies, Request
-
-ITEM_OVERHEAD = 64
-"""What an item counts against the limit of the state, beside its key and value."""
 
 _POSITION = struct.Struct("<QQQQQ")
 _REPLY = struct.Struct("<QQQQ")
