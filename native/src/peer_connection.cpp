@@ -183,7 +183,7 @@ void PeerConnection::on_message(std::uint8_t kind, std::string_view payload,
       .kind = kEventPeerMessage, .peer = link_->peer(), .bytes = std::string(control)};
   if (kind == kFramePeerChunk) {
     if (prefix.batches != 0) throw Violation{Reason::kProtocol, "batches beside a chunk"};
-    event.chunk = ImageChunk::parse(std::string(payload.substr(covered)));
+    event.chunk = ImageChunk::parse(retain(payload.substr(covered)));
   } else {
     event.values = parse_values(payload, covered);
   }

@@ -4,8 +4,8 @@ The protocol (mpaxos.core.transfer) says what is to be done, in Output.transfer;
 and the results go back as events. Neither may hold up the replica:
 
 - **Making chunks** happens between two slots on the thread that applies, a bounded cost at a time.
-  While commands are being applied, each chunk is followed by a rest as long as it took, so that a
-  source keeps more than half of its time for its clients. A chunk is made right before a step, not
+  While commands are being decided, each chunk is followed by a rest of four times what it took, so
+  that a source keeps most of its time for its clients. A chunk is made right before a step, not
   after one: the step that sends it is the one that asks for the next, and no other is needed.
 - **Installing** happens on a thread of its own, in a store beside the one that serves.
 """
@@ -88,6 +88,10 @@ class Deciding(Protocol):
 class ImageMaker:
     """Makes the chunks of images of one engine."""
 
+    REST = 4
+    """How long the rest after a chunk is, in what it took. Less, and where source and target share
+    a machine the clients have less than half of what they had: docs/state-transfer.md."""
+
     def __init__(
         self,
         open_image: Callable[[], ImageSource],
@@ -122,7 +126,7 @@ class ImageMaker:
 
     def plan(self, busy: bool) -> Instant | None:
         """When to have the next chunk made; None: none is wanted. `busy`: commands are being
-        applied, so a rest is due."""
+        decided, so a rest is due."""
         self._due = self._rested if busy else 0
         return self._due if self._wanted and not self._under_way else None
 
@@ -142,7 +146,7 @@ class ImageMaker:
             self._close(job)
             self._events.append(ImageFailed(job, str(error)))
         ended = time.monotonic_ns()
-        self._rested = 2 * ended - began
+        self._rested = ended + self.REST * (ended - began)
         self._under_way = False
 
     def _next(self, job: int) -> Event:
@@ -174,7 +178,7 @@ class Installer:
     PATIENCE = 60.0
     """Seconds that the chunk which is being installed may take when the replica stops."""
 
-    UNTOLD = 0.002
+    UNTOLD = 0.005
     """Seconds that an installed chunk may wait to be told of while others are there to be
     installed: each telling is a turn here, and one at the source."""
 
