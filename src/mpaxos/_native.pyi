@@ -122,8 +122,8 @@ class Plane:
         100 ms. Returns (now, events). At most `room` batches of local commands are handed out;
         with `quorum` False new commands and queries are answered STATUS_REFUSED; with `votes` False
         a message that was sent as a vote waits up to 2 ms for another event to come with; with
-        `useful_upto` above 0 every message of a peer does, up to 5 ms, and of the accepts of later slots only
-        the first is handed out, the others are counted as `spared`."""
+        `useful_upto` above 0 every message of a peer does, up to 5 ms, and of the accepts of later
+        slots only the first is handed out, the others are counted as `spared`."""
     def send(
         self, peer: int, control: bytes, values: list[tuple[int, Batch]], vote: bool = False
     ) -> None:
