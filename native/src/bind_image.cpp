@@ -44,7 +44,9 @@ nb::dict source_progress(const ImageSource& source) {
   return d;
 }
 
-ChunkPtr parse(const nb::bytes& data) { return ImageChunk::parse(std::string(as_view(data))); }
+ChunkPtr parse(const nb::bytes& data) {
+  return ImageChunk::parse(SharedBytes::of(std::string(as_view(data))));
+}
 
 bool install(ImageTarget& target, const nb::object& data, const std::optional<Ballot>& promise) {
   std::optional<Promise> promised;

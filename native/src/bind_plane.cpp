@@ -56,11 +56,12 @@ nb::object as_tuple(const Event& event) {
   throw Error(ErrorKind::kInvariant, "an event of unknown kind");
 }
 
-nb::tuple poll(Plane& plane, std::int64_t until, std::int64_t room, bool quorum, bool votes) {
+nb::tuple poll(Plane& plane, std::int64_t until, std::int64_t room, bool quorum, bool votes,
+               std::uint64_t useful_upto) {
   std::pair<std::int64_t, std::vector<Event>> turn;
   {
     nb::gil_scoped_release release;
-    turn = plane.poll(until, room, quorum, votes);
+    turn = plane.poll(until, room, {quorum, votes, useful_upto});
   }
   nb::list events;
   for (const auto& event : turn.second) events.append(as_tuple(event));
@@ -145,7 +146,8 @@ void bind_plane(nb::module_& m) {
            "handshake_seconds"_a = standard.handshake_seconds,
            "frame_seconds"_a = standard.frame_seconds)
       .def("ports", &Plane::ports)
-      .def("poll", &poll, "until"_a, "room"_a, "quorum"_a, "votes"_a = true)
+      .def("poll", &poll, "until"_a, "room"_a, "quorum"_a, "votes"_a = true,
+           "useful_upto"_a = 0)
       .def("send", &send, "peer"_a, "control"_a, "values"_a, "vote"_a = false)
       .def(
           "send_chunk",

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "image_format.hpp"
+#include "shared_bytes.hpp"
 
 namespace mpaxos {
 
@@ -13,27 +14,28 @@ namespace mpaxos {
 // who gets one needs to do it again.
 class ImageChunk {
  public:
-  // Takes over `bytes`; throws kWire unless they are a chunk with its checksum.
-  static std::shared_ptr<const ImageChunk> parse(std::string bytes) {
-    const ChunkReader checked(bytes);
-    return std::shared_ptr<const ImageChunk>(new ImageChunk(std::move(bytes), checked.header()));
+  // Throws kWire unless `from` is a chunk with its checksum.
+  static std::shared_ptr<const ImageChunk> parse(SharedBytes from) {
+    const ChunkReader checked(from.bytes);
+    return std::shared_ptr<const ImageChunk>(new ImageChunk(std::move(from), checked.header()));
   }
-  // Of an image made here: they were sealed a moment ago.
+  // Of an image made here: it was sealed a moment ago.
   static std::shared_ptr<const ImageChunk> sealed(std::string bytes) {
     const auto header = ChunkReader::header_of(bytes);
-    return std::shared_ptr<const ImageChunk>(new ImageChunk(std::move(bytes), header));
+    return std::shared_ptr<const ImageChunk>(
+        new ImageChunk(SharedBytes::of(std::move(bytes)), header));
   }
 
-  std::string_view bytes() const { return bytes_; }
+  std::string_view bytes() const { return held_.bytes; }
   const ChunkHeader& header() const { return header_; }
   bool final() const { return (header_.flags & kChunkFinal) != 0; }
-  ChunkReader reader() const { return ChunkReader(bytes_, header_); }
+  ChunkReader reader() const { return ChunkReader(bytes(), header_); }
 
  private:
-  ImageChunk(std::string bytes, const ChunkHeader& header)
-      : bytes_(std::move(bytes)), header_(header) {}
+  ImageChunk(SharedBytes held, const ChunkHeader& header)
+      : held_(std::move(held)), header_(header) {}
 
-  std::string bytes_;
+  SharedBytes held_;
   ChunkHeader header_;
 };
 using ChunkPtr = std::shared_ptr<const ImageChunk>;

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "plane_hub.hpp"
+#include "steady_messages.hpp"
 
 namespace mpaxos {
 namespace {
@@ -176,21 +177,23 @@ void PeerConnection::check_births(const PeerHello& hello) {
 void PeerConnection::on_message(std::uint8_t kind, std::string_view payload,
                                 std::size_t covered) {
   const auto prefix = read_struct<PeerPrefix>(payload);
-  Event event{.kind = kEventPeerMessage,
-              .peer = link_->peer(),
-              .bytes = std::string(
-                  payload.substr(covered - prefix.control_length, prefix.control_length))};
+  const auto control = payload.substr(covered - prefix.control_length, prefix.control_length);
+  if (kind == kFramePeer && hub_.may_spare() && is_spared(control, prefix.batches)) return;
+  Event event{
+      .kind = kEventPeerMessage, .peer = link_->peer(), .bytes = std::string(control)};
   if (kind == kFramePeerChunk) {
     if (prefix.batches != 0) throw Violation{Reason::kProtocol, "batches beside a chunk"};
-    event.chunk = ImageChunk::parse(std::string(payload.substr(covered)));
+    event.chunk = ImageChunk::parse(retain(payload.substr(covered)));
   } else {
     event.values = parse_values(payload, covered);
   }
-  if (kind == kFramePeerVote) {
-    hub_.push_vote(std::move(event));
-  } else {
-    hub_.push(std::move(event));
-  }
+  hub_.push_of_peer(std::move(event), kind == kFramePeerVote);
+}
+
+bool PeerConnection::is_spared(std::string_view control, std::size_t batches) {
+  Incoming in;
+  return decode_letter(control, batches, in) && in.letter.kind == LetterKind::kAccept &&
+         hub_.spares_accept(in.letter.slot);
 }
 
 void PeerConnection::send(std::string_view control, const TimedBatches& values, bool vote) {

@@ -37,6 +37,8 @@ class PeerConnection final : public FramedConnection {
   void check_hello(const PeerHello& hello) const;
   void check_births(const PeerHello& hello);
   bool has_room(std::size_t size);
+  // It is an accept that nobody needs: its batch is not even looked at.
+  bool is_spared(std::string_view control, std::size_t batches);
   void on_message(std::uint8_t kind, std::string_view payload, std::size_t covered);
   PeerLinks& links_;
   std::shared_ptr<PeerLink> link_;

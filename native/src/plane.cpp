@@ -72,13 +72,13 @@ void Plane::serve_asio() {
 }
 
 std::pair<std::int64_t, std::vector<Event>> Plane::poll(std::int64_t until, std::int64_t room,
-                                                        bool quorum, bool votes) {
+                                                        Wanted wanted) {
   const auto last = std::min(until, monotonic_now() + kLongestPoll);
   if (steady_ && steady_->active()) {
     room = std::min(room, steady_->room_for_batches());
-    votes = steady_->awaits_votes();
+    wanted.votes = steady_->awaits_votes();
   }
-  hub_.begin_turn(quorum, votes);
+  hub_.begin_turn(wanted);
   room = hub_.hand_out(room);
   while (!closed_) {
     hub_.begin_pass();
@@ -131,7 +131,7 @@ bool Plane::take_ordinary(std::int64_t& room) {
 
 void Plane::after_ordinary(std::int64_t& room) {
   room = steady_->room_for_batches();
-  hub_.begin_turn(true, steady_->awaits_votes());
+  hub_.begin_turn({.quorum = true, .votes = steady_->awaits_votes(), .useful_upto = 0});
 }
 
 void Plane::serve(HandOver& hand_over) {
@@ -177,6 +177,7 @@ std::vector<std::pair<std::string, std::uint64_t>> Plane::counters() {
       {"peer_sent", now.peer_sent},
       {"peer_dropped", now.peer_dropped},
       {"notices_dropped", now.notices_dropped},
+      {"spared", now.spared},
       {"ordinary_turns", now.ordinary_turns},
   };
   for (std::size_t i = 0; i < now.closed.size(); ++i) {

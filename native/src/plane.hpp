@@ -58,7 +58,7 @@ class Plane {
   std::tuple<int, int, int> ports() const;
   // See _native.pyi for the meaning of all of these.
   std::pair<std::int64_t, std::vector<Event>> poll(std::int64_t until, std::int64_t room,
-                                                   bool quorum, bool votes);
+                                                   Wanted wanted);
   void send(std::uint16_t peer, std::string_view control, const TimedBatches& values, bool vote);
   void send_chunk(std::uint16_t peer, std::string_view control, const ChunkPtr& chunk) {
     links_.send_chunk(peer, control, chunk);

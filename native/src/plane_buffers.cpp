@@ -9,13 +9,26 @@ namespace mpaxos {
 namespace {
 
 constexpr std::size_t kReadAhead = 64 * 1024;     // a busy connection's buffer grows up to this
+constexpr std::size_t kRetained = 128 * 1024;     // less is copied rather than kept where it is
 constexpr std::size_t kTextSegment = 64 * 1024;   // then a new segment is begun
 constexpr std::size_t kTextKept = 256 * 1024;     // memory an idle connection keeps for writing
 
 }  // namespace
 
-ReceiveBuffer::ReceiveBuffer(std::size_t initial, std::size_t keep)
-    : bytes_(new char[initial]), capacity_(initial), initial_(initial), keep_(keep) {}
+ReceiveBuffer::ReceiveBuffer(std::size_t initial, std::size_t keep, std::size_t ahead)
+    : bytes_(new char[initial]),
+      capacity_(initial),
+      initial_(initial),
+      keep_(keep),
+      ahead_(ahead) {}
+
+SharedBytes ReceiveBuffer::retain(std::string_view bytes) {
+  if (bytes.size() < kRetained || bytes.size() < capacity_ / 2) {
+    return SharedBytes::of(std::string(bytes));
+  }
+  retained_ = true;
+  return {bytes_, bytes};
+}
 
 void ReceiveBuffer::take(std::size_t size) {
   invariant(size <= end_ - begin_, "more bytes taken than had arrived");
@@ -31,12 +44,13 @@ void ReceiveBuffer::commit(std::size_t size) {
 
 // Keeps what is inside and puts it at the front.
 void ReceiveBuffer::resize(std::size_t capacity) {
-  std::unique_ptr<char[]> bytes(new char[capacity]);
+  std::shared_ptr<char[]> bytes(new char[capacity]);
   std::memcpy(bytes.get(), bytes_.get() + begin_, end_ - begin_);
   bytes_ = std::move(bytes);
   capacity_ = capacity;
   end_ -= begin_;
   begin_ = 0;
+  retained_ = false;
 }
 
 // A read that filled all its space says that there is more: read more at a time. Space that
@@ -52,7 +66,10 @@ void ReceiveBuffer::adapt() {
 }
 
 asio::mutable_buffer ReceiveBuffer::prepare(std::size_t wanted) {
-  if (empty()) {
+  if (retained_) {
+    // What comes next is probably as large.
+    resize(capacity_ <= keep_ ? capacity_ : std::max(initial_, end_ - begin_));
+  } else if (empty()) {
     begin_ = end_ = 0;
     adapt();
   } else if (begin_ > 0 && (capacity_ - end_ < capacity_ / 4 || wanted > capacity_ - begin_)) {
@@ -61,10 +78,13 @@ asio::mutable_buffer ReceiveBuffer::prepare(std::size_t wanted) {
     begin_ = 0;
   }
   if (end_ == capacity_) {
-    // Four times what has arrived, at most: a length field alone costs nothing.
-    resize(std::clamp(wanted, capacity_ * 2, capacity_ * 4));
+    // A length field alone costs little. Frames of one kind differ a little in size, and a buffer
+    // may serve for the next one.
+    resize(std::clamp(wanted + wanted / 16, capacity_ * 2, capacity_ * ahead_));
   }
   offered_ = capacity_ - end_;
+  // Of a large frame no more than it has, so that what follows need not be moved out of its way.
+  if (wanted >= kRetained) offered_ = std::min(offered_, wanted - (end_ - begin_));
   return {bytes_.get() + end_, offered_};
 }
 

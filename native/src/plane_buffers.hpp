@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "shared_bytes.hpp"
 #include "wire.hpp"
 
 namespace mpaxos {
@@ -18,13 +19,17 @@ inline constexpr std::size_t kMaxPieces = 64;  // passed to one system call
 // field announces: it grows by factors while a frame comes in and goes back once it is empty.
 class ReceiveBuffer {
  public:
-  // Empty buffers above `keep` bytes are given back at once.
-  ReceiveBuffer(std::size_t initial, std::size_t keep);
+  // Empty buffers above `keep` bytes are given back at once. A frame whose size is known gets room
+  // for `ahead` times what there was.
+  ReceiveBuffer(std::size_t initial, std::size_t keep, std::size_t ahead);
 
   std::string_view data() const { return {bytes_.get() + begin_, end_ - begin_}; }
   bool empty() const { return begin_ == end_; }
   void take(std::size_t size);
   void clear() { begin_ = end_ = 0; }
+  // `bytes` of data(), for longer than data() stays: where they are, unless that would keep much
+  // more memory than they need.
+  SharedBytes retain(std::string_view bytes);
 
   // Space for the next read, at least one byte. `wanted` is the size of the frame at the front, 0
   // when not known yet. Pointers into data() become invalid.
@@ -34,7 +39,8 @@ class ReceiveBuffer {
  private:
   void resize(std::size_t capacity);
   void adapt();
-  std::unique_ptr<char[]> bytes_;
+  std::shared_ptr<char[]> bytes_;
+  bool retained_ = false;  // what is in bytes_ is another's, too: not to be written over
   std::size_t capacity_;
   std::size_t begin_ = 0;
   std::size_t end_ = 0;
@@ -42,6 +48,7 @@ class ReceiveBuffer {
   std::size_t arrived_ = 0;  // what it filled of that
   const std::size_t initial_;
   const std::size_t keep_;
+  const std::size_t ahead_;
 };
 
 // Bytes to be written: runs of text, and batches and chunks that are shared instead of copied.

@@ -21,6 +21,8 @@ constexpr std::size_t kClientBuffer = 8 * 1024;
 constexpr std::size_t kClientKeep = 64 * 1024;
 constexpr std::size_t kPeerBuffer = 64 * 1024;
 constexpr std::size_t kPeerKeep = 1024 * 1024;  // peers send large frames all the time
+constexpr std::size_t kClientAhead = 4;
+constexpr std::size_t kPeerAhead = 16;
 
 std::string address_of(const tcp::socket& socket) {
   asio::error_code error;
@@ -73,7 +75,8 @@ Connection::Connection(Hub& hub, tcp::socket socket, Port port)
     : hub_(hub),
       socket_(-1),
       in_(port == Port::kPeer ? kPeerBuffer : kClientBuffer,
-          port == Port::kPeer ? kPeerKeep : kClientKeep),
+          port == Port::kPeer ? kPeerKeep : kClientKeep,
+          port == Port::kPeer ? kPeerAhead : kClientAhead),
       port_(port),
       address_(address_of(socket)),
       id_(hub.next_id()),

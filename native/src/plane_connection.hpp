@@ -61,6 +61,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   // Tells the other side why, and closes once that is written and read.
   void part(Reason reason, const std::string& text, bool notice);
   void mark_dirty();
+  // `bytes` of what take() was given, for longer than that.
+  SharedBytes retain(std::string_view bytes) { return in_.retain(bytes); }
 
   Hub& hub_;
   OutQueue out_;

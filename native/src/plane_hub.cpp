@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <ctime>
 #include <random>
+#include <utility>
 
 #include "error.hpp"
 
@@ -10,7 +11,9 @@ namespace mpaxos {
 namespace {
 
 constexpr std::size_t kPassBytes = 2U << 20;
-constexpr std::int64_t kVotePatience = 2'000'000;  // ns
+// ns, with what is not waited for
+constexpr std::int64_t kVotePatience = 2'000'000;
+constexpr std::int64_t kPatience = 5'000'000;
 
 std::int64_t nanoseconds(double seconds) { return static_cast<std::int64_t>(seconds * 1e9); }
 
@@ -99,7 +102,7 @@ std::int64_t Hub::hand_out(std::int64_t room) {
     push({.kind = kEventBatch, .batch = std::move(batch)});
   }
   while (auto batch = queries_.next()) push({.kind = kEventReads, .batch = std::move(batch)});
-  if (!parked_.empty() && (!quorum_ || commands_.bytes() <= options_.max_pending / 2)) {
+  if (!parked_.empty() && (!wanted_.quorum || commands_.bytes() <= options_.max_pending / 2)) {
     for (const auto& connection : std::exchange(parked_, {})) connection->resume();
   }
   return room;
@@ -111,11 +114,18 @@ std::vector<Event> Hub::take_events() {
   return std::exchange(events_, {});
 }
 
-void Hub::push_vote(Event event) {
-  if (!votes_wanted_) {
-    if (held_++ == 0) held_until_ = monotonic_now() + kVotePatience;
+void Hub::push_of_peer(Event event, bool vote) {
+  if (may_spare() || (vote && !wanted_.votes)) {
+    const auto patience = may_spare() ? kPatience : kVotePatience;
+    if (held_++ == 0) held_until_ = monotonic_now() + patience;
   }
   push(std::move(event));
+}
+
+bool Hub::spares_accept(std::uint64_t slot) {
+  if (slot <= wanted_.useful_upto || !std::exchange(useless_seen_, true)) return false;
+  ++counters_.spared;
+  return true;
 }
 
 void Hub::notice(Port port, const std::string& address, const std::string& reason) {

@@ -65,11 +65,10 @@ class Hub {
   std::map<std::uint16_t, Birth> met;  // the other replicas
 
   // Turns
-  // `votes`: whether votes of peers are waited for; others are held for a moment, so that they
-  // come with what is worth a turn.
-  void begin_turn(bool quorum, bool votes) {
-    quorum_ = quorum;
-    votes_wanted_ = votes;
+  // What is not waited for is held for a moment, so that it comes with what is worth a turn.
+  void begin_turn(const Wanted& wanted) {
+    wanted_ = wanted;
+    useless_seen_ = false;
   }
   // Makes batches of what waits, at most `room` of commands, and reads on if there is space again.
   // Returns how much room is left.
@@ -83,10 +82,14 @@ class Hub {
   // What was taken and is for somebody else; nothing came in between.
   void give_back(std::vector<Event> events) { events_ = std::move(events); }
   void push(Event event) { events_.push_back(std::move(event)); }
-  void push_vote(Event event);
+  void push_of_peer(Event event, bool vote);
+  // Whether an accept of `slot` may be dropped unread. The first one of a turn may not: it tells
+  // that its leader is there, and how far it is.
+  bool spares_accept(std::uint64_t slot);
+  bool may_spare() const { return wanted_.useful_upto != 0; }
   void notice(Port port, const std::string& address, const std::string& reason);
   void flush();
-  bool quorum() const { return quorum_; }
+  bool quorum() const { return wanted_.quorum; }
 
   // Connections
   std::uint64_t next_id() { return ++last_id_; }
@@ -96,7 +99,7 @@ class Hub {
   std::size_t open_connections(Port port) const;
   void dirty(std::shared_ptr<Connection> connection) { dirty_.push_back(std::move(connection)); }
   void park(std::shared_ptr<Connection> connection);
-  bool full() const { return quorum_ && commands_.bytes() > options_.max_pending; }
+  bool full() const { return wanted_.quorum && commands_.bytes() > options_.max_pending; }
   // Called every `period` ns, or as soon after as the plane is polled.
   void sweep(std::int64_t period);
   void close_all();
@@ -127,13 +130,13 @@ class Hub {
   const PlaneOptions options_;
   const TimeLimits limits_;
   Counters counters_;
-  bool quorum_ = true;
+  Wanted wanted_;
+  bool useless_seen_ = false;
   std::uint64_t last_id_ = 0;
   std::int64_t last_sweep_ = monotonic_now();
   std::size_t pass_bytes_ = 0;
   std::size_t notices_ = 0;
   static constexpr std::int64_t kNever = std::numeric_limits<std::int64_t>::max();
-  bool votes_wanted_ = true;
   std::size_t held_ = 0;  // of events_
   std::int64_t held_until_ = 0;
   std::vector<Event> events_;

@@ -76,6 +76,13 @@ struct Event {
   Birth birth = {};          // of a replica that was met
 };
 
+// What the protocol wants of a turn: see mpaxos.core.output.Output.
+struct Wanted {
+  bool quorum = true;             // false: requests are refused
+  bool votes = true;              // false: a vote waits for another event to come with
+  std::uint64_t useful_upto = 0;  // above 0: nothing is urgent, accepts of later slots are useless
+};
+
 struct Counters {
   std::uint64_t accepted = 0;      // connections, over all time
   std::uint64_t bytes_in = 0;
@@ -91,6 +98,7 @@ struct Counters {
   std::uint64_t peer_dropped = 0;  // messages: not connected, queue full or too large
   std::uint64_t notices_dropped = 0;
   std::uint64_t ordinary_turns = 0;  // taken under a mandate
+  std::uint64_t spared = 0;          // accepts that were of no use
   std::array<std::uint64_t, static_cast<std::size_t>(Reason::kCount)> closed{};
 };
 

@@ -116,12 +116,14 @@ class Plane:
     def ports(self) -> tuple[int, int, int]:
         """The bound (peer, client, jpaxos) ports; 0 where there is none."""
     def poll(
-        self, until: int, room: int, quorum: bool, votes: bool = True
+        self, until: int, room: int, quorum: bool, votes: bool = True, useful_upto: int = 0
     ) -> tuple[int, list[tuple[object, ...]]]:
         """Serve sockets until something happened or the monotonic clock reads `until`; at most
         100 ms. Returns (now, events). At most `room` batches of local commands are handed out;
         with `quorum` False new commands and queries are answered STATUS_REFUSED; with `votes` False
-        a message that was sent as a vote waits up to 2 ms for another event to come with."""
+        a message that was sent as a vote waits up to 2 ms for another event to come with; with
+        `useful_upto` above 0 every message of a peer does, up to 5 ms, and of the accepts of later
+        slots only the first is handed out, the others are counted as `spared`."""
     def send(
         self, peer: int, control: bytes, values: list[tuple[int, Batch]], vote: bool = False
     ) -> None:

@@ -70,7 +70,9 @@ class _StubPlane:
     def __init__(self, control: bytes, attached: list[tuple[int, Batch]]) -> None:
         self._event = (EVENT_PEER_MESSAGE, 2, control, attached)
 
-    def poll(self, until: int, room: int, quorum: bool, votes: bool) -> tuple[int, list[Any]]:
+    def poll(
+        self, until: int, room: int, quorum: bool, votes: bool, useful_upto: int
+    ) -> tuple[int, list[Any]]:
         return 0, [self._event]
 
     def counters(self) -> dict[str, int]:

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from mpaxos.core.invariant import invariant
-from mpaxos.core.output import Snapshotted, Write, WriteLives, WriteRecord
+from mpaxos.core.output import Snapshotted, Truncate, Write, WriteLives, WriteRecord
 from mpaxos.core.replica import Replica
 from mpaxos.core.settings import MILLISECOND
 from mpaxos.core.types import Ballot, LogReader, Record, Recovered, Slot
@@ -83,18 +83,26 @@ class LateStore:
         return not self._pending
 
     def read(self, slot: Slot) -> Record | None:
-        for _, _, writes in reversed(self._pending):
-            for write in reversed(writes):
-                if isinstance(write, WriteRecord) and write.record.slot == slot:
-                    return write.record
-        return self._inner.read(slot)
+        if slot <= self._truncated_upto:
+            return None
+        return self._on_their_way().get(slot) or self._inner.read(slot)
 
     @property
     def log_room(self) -> int:
+        records = self._inner.records | self._on_their_way()
+        left = [record for slot, record in records.items() if slot > self._truncated_upto]
+        taken = sum(record.value.batch.length + SimStore.OVERHEAD for record in left)
+        return self._inner.log_size - taken
+
+    @property
+    def _truncated_upto(self) -> Slot:
+        waiting = [w.upto for _, _, writes in self._pending for w in writes if type(w) is Truncate]
+        return max([self._inner.truncated_upto, *waiting])
+
+    def _on_their_way(self) -> dict[Slot, Record]:
+        """The newest record of each slot that is."""
         waiting = [w for _, _, writes in self._pending for w in writes]
-        records = [w.record for w in waiting if isinstance(w, WriteRecord)]
-        taken = sum(r.value.batch.length + SimStore.OVERHEAD for r in records)
-        return self._inner.log_room - taken
+        return {w.record.slot: w.record for w in waiting if isinstance(w, WriteRecord)}
 
     def recovered(self) -> Recovered:
         return self._inner.recovered()

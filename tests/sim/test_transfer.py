@@ -105,7 +105,7 @@ MUTANTS: dict[str, Patch] = {
 }
 
 
-HINTS = {"votes are not carried over": 205}
+HINTS = {"votes are not carried over": 684}
 """Seeds that noticed it before: tried first, to save time."""
 
 

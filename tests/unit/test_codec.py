@@ -201,7 +201,9 @@ class _OneMessage:
     def __init__(self, control: bytes) -> None:
         self._event: tuple[Any, ...] = (_native.EVENT_PEER_MESSAGE, 1, control, [])
 
-    def poll(self, until: int, room: int, quorum: bool, votes: bool) -> tuple[int, list[Any]]:
+    def poll(
+        self, until: int, room: int, quorum: bool, votes: bool, useful_upto: int
+    ) -> tuple[int, list[Any]]:
         return 0, [self._event]
 
     def counters(self) -> dict[str, int]:

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from mpaxos import _native
-from mpaxos._native import Chunk, Engine, ImageSource, ImageTarget
+from mpaxos._native import CHUNK_HEADER, Chunk, Engine, ImageSource, ImageTarget
 from mpaxos.core.messages import Envelope, StateChunk
 from mpaxos.core.output import Output, Received
 from mpaxos.errors import WireError
 from mpaxos.net.adapter import NativePlane
+from tests.chunks import put_record, reseal
 from tests.unit import image_world, pools
 from tests.unit.plane_world import World, frame, peer_message
 from tests.unit.test_plane_peers import NOBODY, as_peer, connected, messages, pair
@@ -61,6 +62,31 @@ def test_chunks_arrive_as_they_left_and_in_order(world: World, chunks: list[byte
         assert (peer, control) == (0, b"c%d" % number)
         assert bytes(chunk) == data and len(chunk) == len(data)
         assert (chunk.image, chunk.number, chunk.slot, chunk.final) == _native.chunk_info(data)
+
+
+def large_chunk(number: int, size: int) -> bytes:
+    """About so many bytes, which no other chunk has."""
+    items = [
+        put_record(b"%d" % item, bytes([number]) * 9000) for item in range(max(1, size // 9000))
+    ]
+    data = bytes(CHUNK_HEADER) + b"\2\0\4data" + b"".join(items)
+    return reseal(data, magic=0x3149506D, version=2, flags=0, image=9, number=number)
+
+
+def test_large_chunks_stay_as_they_came(world: World) -> None:
+    """They stay in the memory they were received into: what comes later goes elsewhere."""
+    pair(world)
+    connected(world)
+    sizes = [500, 530, 480, 130, 500, 127, 3, 900, 2000, 950, 500, 20, 530]  # KB
+    chunks = [large_chunk(number, 1000 * size) for number, size in enumerate(sizes, 1)]
+    for number, data in enumerate(chunks):
+        world.planes[0].send_chunk(1, b"c%d" % number, Chunk.parse(data))
+        if number % 3 == 0:
+            world.planes[0].send(1, b"between", [])
+    wanted = len(chunks) + len(chunks[::3])
+    world.wait(lambda: len(messages(world, 1)) == wanted, "all of them")
+    came = [event[3] for event in messages(world, 1) if event[2] != b"between"]
+    assert [bytes(chunk) for chunk in came] == chunks
 
 
 def test_a_chunk_that_was_received_is_installed(directory: Path, world: World) -> None:

@@ -15,6 +15,7 @@ from mpaxos.core.messages import Accept, Envelope, Forward, Prepare
 from mpaxos.core.output import Output, PeerUp, Received
 from mpaxos.core.types import Ballot, Value
 from mpaxos.local import free_ports
+from mpaxos.net import codec
 from mpaxos.net.adapter import NativePlane
 from tests.unit.plane_world import (
     PEER_HELLO,
@@ -123,11 +124,50 @@ def test_a_held_vote_does_not_hold_what_comes_behind_it(world: World) -> None:
     assert found == [b"vote", b"message"]
 
 
-def first_events(plane: _native.Plane, *, votes: bool) -> list[bytes]:
+def accept(slot: int) -> bytes:
+    return codec.encode(Accept(Ballot(1, 1), slot, slot - 1, [Value(batch(1), 7)]))[0]
+
+
+def test_while_a_state_is_received_messages_wait_for_more(world: World) -> None:
+    pair(world)
+    connected(world)
+    started = time.monotonic_ns()
+    world.planes[1].send(0, b"message", [])
+    world.planes[1].flush()
+    assert first_events(world.planes[0], useful_upto=9) == [b"message"]
+    assert time.monotonic_ns() - started >= 1_000_000
+
+
+def test_of_accepts_that_are_of_no_use_the_first_will_do(world: World) -> None:
+    """All others are handed out: those of use, and every other message."""
+    pair(world)
+    connected(world)
+    values = [(7, batch(1))]
+    world.planes[0].poll(0, 8, True, True, 9)
+    sent = [accept(slot) for slot in (9, 10, 11, 9, 12)] + [b"no letter"]
+    for control in sent:
+        world.planes[1].send(0, control, values)
+    world.planes[1].flush()
+    found = []
+    while b"no letter" not in found:
+        found = first_events(world.planes[0], useful_upto=9)
+    assert found == [sent[0], sent[1], sent[3], b"no letter"]
+    assert world.planes[0].counters()["spared"] == 2
+    for control in sent[1:3]:
+        world.planes[1].send(0, control, values)
+    world.planes[1].flush()
+    found = []
+    while len(found) < 2:
+        found += first_events(world.planes[0])
+    assert found == sent[1:3], "nothing is spared when all is of use"
+
+
+def first_events(plane: _native.Plane, *, votes: bool = True, useful_upto: int = 0) -> list[bytes]:
     """The control parts of the messages of the first poll that brings any."""
     end = time.monotonic() + 20
     while time.monotonic() < end:
-        _, events = plane.poll(time.monotonic_ns() + 50_000_000, 8, True, votes)
+        until = time.monotonic_ns() + 50_000_000
+        _, events = plane.poll(until, 8, True, votes, useful_upto)
         if events:
             return [cast(bytes, event[2]) for event in events]
     raise AssertionError("nothing came")

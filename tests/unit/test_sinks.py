@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from tests.unit import memories, pools
 from mpaxos._native import ENTRY_COMMAND, ENTRY_OPEN, Batch, Engine, ImageSource
 from mpaxos.config import ClusterConfig
 from mpaxos.core.output import Decided, Event, Output, WritePromise, WriteRecord
-from mpaxos.core.transfer_io import InstallChunk, InstallFailed
+from mpaxos.core.transfer_io import ChunkMade, InstallChunk, InstallFailed, MakeChunk
 from mpaxos.core.types import Ballot, Record, Value
 from mpaxos.errors import ConfigError, ImageError, InvariantViolated, StorageIncomplete
 from mpaxos.runtime import grow, pool_sink
@@ -350,16 +351,81 @@ def test_a_place_that_nobody_needs_is_removed(path: Path) -> None:
         pool_sink_of(directory, memory).prepare()
         sink = pool_sink_of(directory, memory)
         engine = Engine(memory.pool)
-        transfers = Transfers(engine, InlineApplier(NativeMachine(engine)), sink, lambda: None)
-        transfers.carry_out(Output(), 0)
+        applier = InlineApplier(NativeMachine(engine))
+        transfers = Transfers(engine, applier, sink, lambda: None, Deciding(0))
+        transfers.carry_out(Output())
         assert sink.prepared
         value = Value(Batch.noop(0, 1, 1), 5)
-        transfers.carry_out(Output(decided=[Decided(11, value)]), 0)
+        transfers.carry_out(Output(decided=[Decided(11, value)]))
         end = time.monotonic() + 60
         while list(directory.path.glob("pool.*")) and time.monotonic() < end:
             time.sleep(0.001)
         assert transfers.stop_installing()
         assert not list(directory.path.glob("pool.*")) and not sink.prepared
+
+
+@dataclass
+class Deciding:
+    decided_upto: int
+
+
+class Slow:
+    """A sink that takes its time with each chunk, from when it may begin."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.may_begin = threading.Event()
+
+    def begin(self) -> None:
+        assert self.may_begin.wait(30)
+
+    def install(self, data: Any) -> None:
+        time.sleep(self.seconds)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 2 * Installer.UNTOLD])
+def test_what_is_installed_is_told_when_it_matters(seconds: float) -> None:
+    """Not of each chunk while others wait; but always of the last, and often enough."""
+    events: deque[Event] = deque()
+    told: list[int] = []
+    sink = Slow(seconds)
+    installer = Installer(sink, events, lambda: told.append(len(events)))  # type: ignore[arg-type]
+    for number in range(20):
+        installer.put(InstallChunk(1, 7, number, b"chunk"))
+    sink.may_begin.set()
+    end = time.monotonic() + 30
+    while 20 not in told and time.monotonic() < end:
+        time.sleep(0.001)
+    assert installer.stop()
+    assert told[-1] == 20
+    assert len(told) == 20 if seconds else len(told) < 10
+
+
+def test_a_source_rests_after_a_chunk_while_commands_are_decided(path: Path) -> None:
+    replica = Deciding(5)
+    with target(path) as (directory, memory, _):
+        engine = Engine(memory.pool)
+        applier = InlineApplier(NativeMachine(engine))
+        sink = pool_sink_of(directory, memory)
+        transfers = Transfers(engine, applier, sink, lambda: None, replica)
+
+        def due_when_asked() -> int:
+            output = Output(transfer=[MakeChunk(1)], wake_at=1 << 62)
+            transfers.carry_out(output)
+            return output.wake_at
+
+        def made(now: int) -> list[type]:
+            return [type(event) for event in transfers.collect(now)]
+
+        assert due_when_asked() == 0 and made(0) == [ChunkMade]
+        ended = time.monotonic_ns()
+        replica.decided_upto += 1
+        due = due_when_asked()
+        assert made(due - 1) == []
+        assert 0 < due - ended < 10_000_000_000, "as long as the chunk took"
+        assert made(due) == [ChunkMade] and made(due) == []
+        assert due_when_asked() == 0, "nothing was decided since"
+        transfers.close()
 
 
 def pool_sink_of(directory: Any, memory: Memory, **changes: int) -> PoolSink:

@@ -10,7 +10,13 @@ from mpaxos.core.acceptor import Acceptor
 from mpaxos.core.catchup import Catchup
 from mpaxos.core.invariant import InvariantViolated
 from mpaxos.core.learner import Learner
-from mpaxos.core.messages import CatchupReply, StateChunk, StateRefused, StateRequest
+from mpaxos.core.messages import (
+    CatchupReply,
+    CatchupRequest,
+    StateChunk,
+    StateRefused,
+    StateRequest,
+)
 from mpaxos.core.output import WritePromise, WriteRecord
 from mpaxos.core.settings import SECOND, Settings
 from mpaxos.core.state_source import MAX_SERVED, StateSource
@@ -90,6 +96,28 @@ def kinds(steps: list[TransferStep]) -> list[type]:
 
 def test_a_follower_is_asked_for_a_new_image() -> None:
     assert asked(Target().tick()) == [(2, StateRequest(0, 0, CREDIT, True))]
+
+
+def test_followers_that_just_start_to_be_connected_are_waited_for() -> None:
+    """The leader, replica 1, is the busiest of all."""
+    target = Target()
+    assert asked(target.tick(connected=(1,))) == []
+    assert target.part.wake_at() == target.now + SECOND // 5
+    assert asked(target.tick(connected=(1, 2))) == [(2, StateRequest(0, 0, CREDIT, True))]
+    target = Target()
+    target.tick(connected=(1,))
+    late = target.tick(after=SECOND // 5, connected=(1,))
+    assert asked(late) == [(1, StateRequest(0, 0, CREDIT, True))], "nobody else comes"
+
+
+def test_who_connects_is_asked_at_once_for_what_is_missing() -> None:
+    target = Target()
+    turn = Turn(target.now, (1, 2))
+    target.catchup.request(turn, [1], 1, 10)
+    assert turn.output.messages == [], "all were asked a moment ago"
+    target.catchup.connected(2)
+    target.catchup.request(turn, [1, 2], 1, 10)
+    assert [(e.to, e.message) for e in turn.output.messages] == [(2, CatchupRequest(11, 100))]
 
 
 def test_chunks_are_handed_on_in_their_order_and_acknowledged_once_durable() -> None:

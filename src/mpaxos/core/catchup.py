@@ -60,6 +60,11 @@ class Catchup:
         """`peer` said that it knows the slot that is needed next to be decided."""
         return self._answers.get(peer, (0, 0))[1] > self._learner.decided_upto
 
+    def connected(self, peer: ReplicaId) -> None:
+        """`peer` is there (again), and may have what nobody else had: it is asked at once."""
+        self._helpless.pop(peer, None)
+        self._pause_until = 0
+
     def pick(self, peers: list[ReplicaId]) -> ReplicaId | None:
         """One of them, at random."""
         return self._rng.choice(peers) if peers else None

@@ -152,3 +152,7 @@ class Output(msgspec.Struct):
     votes: bool = True
     """False: no vote is waited for, nor an answer to a heartbeat. Those that come may wait a moment
     for another event, so that the one that was not needed any more costs no turn of its own."""
+    useful_upto: Slot = 0
+    """Above 0 while the state is being received: accepts of later slots are of no use here, so of
+    those that come between two steps the first will do; and what other replicas send may wait a
+    moment for more."""

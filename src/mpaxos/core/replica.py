@@ -133,6 +133,8 @@ class Replica(Mandates):
         turn.output.quorum = self._has_quorum(now)
         turn.output.wake_at = self._wake_at(now)
         turn.output.votes = self._awaits_votes()
+        if self.state_target.active:
+            turn.output.useful_upto = self._acceptor.settled_upto + self.settings.horizon
         return turn.output
 
     def _on_local(self, turn: Turn, event: o.Event) -> None:
@@ -154,6 +156,7 @@ class Replica(Mandates):
                 self._acceptor.room_is(turn, free)
             case o.PeerUp(peer=peer):
                 self.connected[peer] = True
+                self._catchup.connected(peer)
                 if self._recovery is not None:
                     self._recovery.greet(turn, peer)
                 elif self._leadership is not None:

@@ -35,7 +35,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     proposes nor votes further ahead."""
     catchup_slots: int = 256
     catchup_bytes: int = 1 << 20
-    state_credit: int = 4 << 20
+    state_credit: int = 8 << 20
     """Bytes of a state transfer under way: sent, or waiting to be installed."""
     state_patience: Instant = 10 * SECOND
     """A state transfer that makes no progress for so long is given up, on both sides."""

@@ -228,12 +228,16 @@ class StateTarget:
             self._drop(turn)  # of no use with another image
 
     def _choose(self, turn: Turn, connected: list[ReplicaId], leader: ReplicaId | None) -> None:
-        """A follower that has what is needed, rather than the leader, which is busier. Of an image
-        from the life before only its maker knows: all are asked, as they connect."""
+        """A follower that has what is needed, rather than the leader, which is busier: those that
+        just start to be connected are waited for. Of an image from the life before only its maker
+        knows: all are asked, as they connect."""
         able = [p for p in connected if p not in self._tried]
         if not self._found:
             able = [peer for peer in able if self._catchup.is_ahead(peer)]
         followers = [peer for peer in able if peer != leader]
+        beginning = turn.now < self._begun_at + self._settings.retry and not self._tried
+        if beginning and not followers and not self._found:
+            return
         source = self._catchup.pick(followers or able)
         if source is not None:
             self.source = source

@@ -66,7 +66,9 @@ class NativePlane:
 
         Raises StorageForgotten when a peer has met this replica with other data.
         """
-        now, raw = self._plane.poll(output.wake_at, output.room, output.quorum, output.votes)
+        now, raw = self._plane.poll(
+            output.wake_at, output.room, output.quorum, output.votes, output.useful_upto
+        )
         polled = Polled(now, [], [], [])
         for item in raw:
             self._take(item, polled)

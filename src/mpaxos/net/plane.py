@@ -51,7 +51,8 @@ class Plane(Protocol[RepliesT]):
     def poll(self, output: Output) -> Polled:
         """Wait until something happened or `output.wake_at`, at most a tenth of a second. Hands out
         at most `output.room` batches of local clients; with `output.quorum` False their requests
-        are refused instead; with `output.votes` False votes alone do not end the wait at once."""
+        are refused instead; with `output.votes` False votes alone do not end the wait at once, with
+        `output.useful_upto` no message of a replica does."""
 
     def send(self, messages: list[Envelope]) -> None:
         """Queue messages. They may be lost: when a peer is not connected, or too slow."""

@@ -28,11 +28,11 @@ from mpaxos.storage.store import LaterStore, Store
 class Background(Protocol):
     """What is done beside the protocol's turns: mpaxos.runtime.transfer.Transfers."""
 
-    def collect(self) -> list[Event]:
-        """What has been done since the last turn."""
+    def collect(self, now: Instant, /) -> list[Event]:
+        """What has been done since the last turn; may do a bounded part that is due at `now`."""
 
-    def carry_out(self, output: Output, now: Instant, /) -> None:
-        """Do a bounded part of it; may lower `output.wake_at`."""
+    def carry_out(self, output: Output, /) -> None:
+        """Begin what the step asked for; may lower `output.wake_at`."""
 
 
 class Steady(Protocol):
@@ -119,7 +119,7 @@ class Loop:
         """One pass. Raises what cannot be gone on with: StorageError, InvariantViolated."""
         polled = self._plane.poll(self._output)
         done = self._applier.collect()
-        progress = [] if self._background is None else self._background.collect()
+        progress = [] if self._background is None else self._background.collect(polled.now)
         steady = self._steady
         if steady is not None and not progress and self._is_ordinary(steady, polled, done):
             return
@@ -156,7 +156,7 @@ class Loop:
         for notice in polled.notices:
             self._on_notice(notice)
         if self._background is not None:
-            self._background.carry_out(output, polled.now)
+            self._background.carry_out(output)
         self._output = output
         if steady is not None:
             self._give_mandate(steady)

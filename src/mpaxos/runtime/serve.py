@@ -99,7 +99,8 @@ class Process:
             seed=incarnation,
         )
         self._sink = make_sink(directory, memory, config)
-        self._transfers = Transfers(engine, self._applier, self._sink, self._plane.wake)
+        wake = self._plane.wake
+        self._transfers = Transfers(engine, self._applier, self._sink, wake, self._replica)
         self._transfer_report = TransferReport(self._replica)
         self._status = Status(
             cluster=config.name,
@@ -133,8 +134,7 @@ class Process:
         )
         self._status.loop = self._loop
         self._last_view: tuple[int | None, bool, bool] = (-1, False, False)
-        self._turns = 0
-        self._switched = False
+        self._turns, self._switched = 0, False
 
     def run(self) -> bool:
         """Serve until a signal asks to stop; True when a new life is to begin at once, because

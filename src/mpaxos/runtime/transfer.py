@@ -4,8 +4,9 @@ The protocol (mpaxos.core.transfer) says what is to be done, in Output.transfer;
 and the results go back as events. Neither may hold up the replica:
 
 - **Making chunks** happens between two slots on the thread that applies, a bounded cost at a time.
-  While commands are being applied, each chunk is followed by a rest as long as it took, so that a
-  source keeps more than half of its time for its clients.
+  While commands are being decided, each chunk is followed by a rest of four times what it took, so
+  that a source keeps most of its time for its clients. A chunk is made right before a step, not
+  after one: the step that sends it is the one that asks for the next, and no other is needed.
 - **Installing** happens on a thread of its own, in a store beside the one that serves.
 """
 
@@ -76,8 +77,20 @@ class StateSink(Protocol):
         on the thread that writes `store`."""
 
 
+class Deciding(Protocol):
+    """The protocol of the replica, as far as it matters here."""
+
+    @property
+    def decided_upto(self) -> Slot:
+        """Commands up to here are decided, and about to be applied."""
+
+
 class ImageMaker:
     """Makes the chunks of images of one engine."""
+
+    REST = 4
+    """How long the rest after a chunk is, in what it took. Less, and where source and target share
+    a machine the clients have less than half of what they had: docs/state-transfer.md."""
 
     def __init__(
         self,
@@ -92,8 +105,9 @@ class ImageMaker:
         self._wanted: deque[int] = deque()
         self._closed: set[int] = set()
         self._under_way = False
-        self._took = 0
-        self._rest_until: Instant = 0
+        self._rested: Instant = 0
+        """When the rest after the last chunk is over, if one is due."""
+        self._due: Instant = 0
 
     def want(self, job: int) -> None:
         self._wanted.append(job)
@@ -102,18 +116,19 @@ class ImageMaker:
         self._closed.add(job)
         self._applier.call(lambda: self._close(job))
 
-    def work(self, now: Instant, busy: bool) -> Instant | None:
-        """Have a chunk made if one is wanted and it is time; when to come again. `busy`: commands
-        are being applied, so a rest is due."""
-        if not self._wanted or self._under_way:
-            return None
-        rest = self._rest_until if busy else 0
-        if now < rest:
-            return rest
+    def work(self, now: Instant) -> None:
+        """Have a chunk made if one is wanted and it is time."""
+        if not self._wanted or self._under_way or now < self._due:
+            return
         self._under_way = True
         job = self._wanted.popleft()
         self._applier.call(lambda: self._make(job))
-        return now if self._wanted or self._events else None
+
+    def plan(self, busy: bool) -> Instant | None:
+        """When to have the next chunk made; None: none is wanted. `busy`: commands are being
+        decided, so a rest is due."""
+        self._due = self._rested if busy else 0
+        return self._due if self._wanted and not self._under_way else None
 
     def close(self) -> None:
         """The machine applies no more: let go of it."""
@@ -131,7 +146,7 @@ class ImageMaker:
             self._close(job)
             self._events.append(ImageFailed(job, str(error)))
         ended = time.monotonic_ns()
-        self._rest_until = 2 * ended - began
+        self._rested = ended + self.REST * (ended - began)
         self._under_way = False
 
     def _next(self, job: int) -> Event:
@@ -163,6 +178,10 @@ class Installer:
     PATIENCE = 60.0
     """Seconds that the chunk which is being installed may take when the replica stops."""
 
+    UNTOLD = 0.005
+    """Seconds that an installed chunk may wait to be told of while others are there to be
+    installed: each telling is a turn here, and one at the source."""
+
     def __init__(self, sink: StateSink, events: deque[Event], wake: Callable[[], None]) -> None:
         self._sink = sink
         self._events = events
@@ -171,6 +190,7 @@ class Installer:
         self._thread: threading.Thread | None = None
         self._stopping = False
         self._failed_job = 0
+        self._told_at = 0.0
 
     def put(self, item: InstallChunk | DropInstall) -> None:
         if self._thread is None:
@@ -202,6 +222,12 @@ class Installer:
                     self._events.append(InstallFailed(item.job, str(error)))
                 else:
                     log.warning("cannot remove what was received: %s", error)
+            self._tell()
+
+    def _tell(self) -> None:
+        now = time.monotonic()
+        if self._work.empty() or now >= self._told_at + self.UNTOLD:
+            self._told_at = now
             self._wake()
 
     def _install(self, chunk: InstallChunk) -> None:
@@ -220,6 +246,7 @@ class Transfers:
         applier: Applier,
         sink: StateSink,
         wake: Callable[[], None],
+        replica: Deciding,
     ) -> None:
         self.switch: Switch | None = None
         """The protocol asks for it: to be done before the next turn."""
@@ -227,24 +254,33 @@ class Transfers:
         self._events: deque[Event] = deque()
         self._maker = ImageMaker(lambda: _native.ImageSource(engine), applier, self._events)
         self._installer = Installer(sink, self._events, wake)
+        self._replica = replica
+        self._decided_before = replica.decided_upto
+        """When a chunk was asked for last."""
+        self._busy = False
+        """Commands were decided between the last two times."""
         found = sink.found()
         self._prepared = sink.prepared
         if found is not None:
             log.info("a state was being received: going on at chunk %d", found[1])
             self._events.append(InstallFound(*found))
 
-    def collect(self) -> list[Event]:
-        """What has been done since the last turn."""
+    def collect(self, now: Instant) -> list[Event]:
+        """What has been done since the last turn, a chunk that is due now included."""
+        self._maker.work(now)
         events: list[Event] = []
         while self._events:
             events.append(self._events.popleft())
         return events
 
-    def carry_out(self, output: Output, now: Instant) -> None:
+    def carry_out(self, output: Output) -> None:
         """Begin what a step asked for; lowers `output.wake_at` when there is something to do."""
         for step in output.transfer:
             match step:
                 case MakeChunk(job=job):
+                    decided = self._replica.decided_upto
+                    self._busy = decided > self._decided_before
+                    self._decided_before = decided
                     self._maker.want(job)
                 case CloseImage(job=job):
                     self._maker.close_image(job)
@@ -257,9 +293,7 @@ class Transfers:
             # Some log reached back to the first slot: no state is needed, nor a place for it.
             self._prepared = False
             self._installer.put(DropInstall())
-        again = self._maker.work(now, busy=bool(output.decided))
-        if self._events:
-            again = now
+        again = self._maker.plan(self._busy)
         if again is not None:
             output.wake_at = min(output.wake_at, again)
 

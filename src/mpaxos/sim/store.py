@@ -85,7 +85,7 @@ class SimStore:
         self._images: dict[Slot, bytearray] = {}
         self._promise_image = sealed(_PROMISE.pack(*ZERO_BALLOT))
         self._used = 0
-        self._log_size = log_size
+        self.log_size = log_size
         self.applied = applied
 
     def begin_life(self) -> None:
@@ -134,7 +134,7 @@ class SimStore:
             applied_time=time,
             truncated_upto=self.truncated_upto,
             log_room=self.log_room,
-            log_size=self._log_size,
+            log_size=self.log_size,
             life=self.life,
             lives=self.lives,
             recovering=self.recovering,
@@ -159,7 +159,7 @@ class SimStore:
 
     @property
     def log_room(self) -> int:
-        return self._log_size - self._used
+        return self.log_size - self._used
 
     def close(self) -> None:
         """Nothing to let go of."""

@@ -94,6 +94,7 @@ class SimTransfers:
     """mpaxos.runtime.loop.Background for one life of a node."""
 
     def __init__(self, world: World, node: Node) -> None:
+        self._now: Instant = 0
         self.switch: Switch | None = None
         self.images_made = 0
         self._world = world
@@ -112,14 +113,15 @@ class SimTransfers:
         """Something is left to be done."""
         return bool(self._wanted or self._installs or self._events)
 
-    def collect(self) -> list[Event]:
+    def collect(self, now: Instant, /) -> list[Event]:
         """Some of what is done: it may come late."""
+        self._now = now
         self._work()
         events = list(self._events)
         self._events.clear()
         return events
 
-    def carry_out(self, output: Output, now: Instant, /) -> None:
+    def carry_out(self, output: Output, /) -> None:
         """Note what a step asked for; it is done in later turns."""
         for step in output.transfer:
             match step:
@@ -132,7 +134,7 @@ class SimTransfers:
                 case Switch():
                     self.switch = step
         if self.busy:
-            output.wake_at = min(output.wake_at, now + MILLISECOND)
+            output.wake_at = min(output.wake_at, self._now + MILLISECOND)
 
     def _work(self) -> None:
         if self._wanted and self._rng.random() < 0.8:
