@@ -211,7 +211,7 @@ void PeerConnection::send(std::string_view control, const TimedBatches& values, 
   }
   out_.append(control);
   out_.end_frame(vote ? kFramePeerVote : kFramePeer, batches);
-  for (const auto& [time, batch] : values) out_.append_shared(batch, batch->bytes());
+  for (const auto& [time, batch] : values) out_.append_shared({batch, batch->bytes()});
   mark_dirty();
 }
 
@@ -222,7 +222,7 @@ void PeerConnection::send_chunk(std::string_view control, const ChunkPtr& chunk)
   out_.append(bytes_of(PeerPrefix{static_cast<std::uint32_t>(control.size()), 0}));
   out_.append(control);
   out_.end_frame(kFramePeerChunk, bytes.size());
-  out_.append_shared(chunk, bytes);
+  out_.append_shared({chunk, bytes});
   mark_dirty();
 }
 

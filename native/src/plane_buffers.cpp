@@ -89,7 +89,7 @@ asio::mutable_buffer ReceiveBuffer::prepare(std::size_t wanted) {
 }
 
 std::string& OutQueue::text() {
-  const bool fresh = segments_.empty() || segments_.back().owner ||
+  const bool fresh = segments_.empty() || segments_.back().shared.owner ||
                      (segments_.back().text.size() >= kTextSegment && !frame_open_);
   if (fresh) segments_.emplace_back();
   return segments_.back().text;
@@ -100,10 +100,10 @@ void OutQueue::append(std::string_view bytes) {
   size_ += bytes.size();
 }
 
-void OutQueue::append_shared(std::shared_ptr<const void> owner, std::string_view bytes) {
+void OutQueue::append_shared(SharedBytes shared) {
   invariant(!frame_open_, "shared bytes inside an open frame");
-  size_ += bytes.size();
-  segments_.push_back({{}, std::move(owner), bytes});
+  size_ += shared.bytes.size();
+  segments_.push_back({{}, std::move(shared)});
 }
 
 void OutQueue::begin_frame() {
@@ -154,7 +154,7 @@ void OutQueue::written(std::size_t size) {
     size -= left;
     head_ = 0;
     // The last text keeps its memory for the next replies.
-    if (segments_.size() == 1 && !front.owner && front.text.capacity() <= kTextKept) {
+    if (segments_.size() == 1 && !front.shared.owner && front.text.capacity() <= kTextKept) {
       front.text.clear();
       return;
     }

@@ -58,8 +58,8 @@ class OutQueue {
   std::size_t size() const { return size_; }
 
   void append(std::string_view bytes);
-  // `bytes` are written from where they are, which `owner` keeps.
-  void append_shared(std::shared_ptr<const void> owner, std::string_view bytes);
+  // Written from where they are.
+  void append_shared(SharedBytes shared);
 
   // A frame is begun, filled with append(), and sealed with its length and checksum. `extra` bytes
   // that are shared follow the seal. Nothing may be written meanwhile.
@@ -75,9 +75,8 @@ class OutQueue {
  private:
   struct Segment {
     std::string text;
-    std::shared_ptr<const void> owner;  // set: the segment is `shared`
-    std::string_view shared;
-    std::string_view bytes() const { return owner ? shared : std::string_view(text); }
+    SharedBytes shared;  // with an owner: the segment is this
+    std::string_view bytes() const { return shared.owner ? shared.bytes : std::string_view(text); }
   };
   std::string& text();
   std::deque<Segment> segments_;

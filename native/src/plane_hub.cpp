@@ -13,7 +13,7 @@ namespace {
 constexpr std::size_t kPassBytes = 2U << 20;
 // ns, with what is not waited for
 constexpr std::int64_t kVotePatience = 2'000'000;
-constexpr std::int64_t kPatience = 5'000'000;
+constexpr std::int64_t kTransferPatience = 5'000'000;
 
 std::int64_t nanoseconds(double seconds) { return static_cast<std::int64_t>(seconds * 1e9); }
 
@@ -116,7 +116,7 @@ std::vector<Event> Hub::take_events() {
 
 void Hub::push_of_peer(Event event, bool vote) {
   if (may_spare() || (vote && !wanted_.votes)) {
-    const auto patience = may_spare() ? kPatience : kVotePatience;
+    const auto patience = may_spare() ? kTransferPatience : kVotePatience;
     if (held_++ == 0) held_until_ = monotonic_now() + patience;
   }
   push(std::move(event));

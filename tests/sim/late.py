@@ -96,13 +96,15 @@ class LateStore:
 
     @property
     def _truncated_upto(self) -> Slot:
-        waiting = [w.upto for _, _, writes in self._pending for w in writes if type(w) is Truncate]
-        return max([self._inner.truncated_upto, *waiting])
+        upto = [w.upto for w in self._waiting() if isinstance(w, Truncate)]
+        return max([self._inner.truncated_upto, *upto])
 
     def _on_their_way(self) -> dict[Slot, Record]:
         """The newest record of each slot that is."""
-        waiting = [w for _, _, writes in self._pending for w in writes]
-        return {w.record.slot: w.record for w in waiting if isinstance(w, WriteRecord)}
+        return {w.record.slot: w.record for w in self._waiting() if isinstance(w, WriteRecord)}
+
+    def _waiting(self) -> list[Write]:
+        return [write for _, _, writes in self._pending for write in writes]
 
     def recovered(self) -> Recovered:
         return self._inner.recovered()

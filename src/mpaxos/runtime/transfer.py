@@ -90,7 +90,7 @@ class ImageMaker:
 
     REST = 4
     """How long the rest after a chunk is, in what it took. Less, and where source and target share
-    a machine the clients have less than half of what they had: docs/state-transfer.md."""
+    a machine the clients may have less than half of what they had: docs/state-transfer.md."""
 
     def __init__(
         self,
