@@ -44,13 +44,10 @@ Journal::Known& Journal::place_of(std::uint64_t offset) const {
   return known_[at];
 }
 
-bool Journal::holds(const void* data) const {
-  return place_of(offset_of(data)).generation == generation_;
-}
-
 void Journal::begin(std::uint64_t slot) {
   ++generation_;
   count_ = 0;
+  asked_ = nullptr;
   buffer_.resize(sizeof(Header));
   const Header header{slot, 0, 0, 0};
   std::memcpy(buffer_.data(), &header, sizeof header);
@@ -72,6 +69,7 @@ void Journal::remember(const void* data, std::size_t size) {
   const auto end = at + sizeof(Entry) + padded(size);
   if (end > size_) return;
   place = {offset, generation_};
+  asked_ = nullptr;
   buffer_.resize(end);
   const Entry entry{offset, size};
   std::memcpy(buffer_.data() + at, &entry, sizeof entry);

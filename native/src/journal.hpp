@@ -34,7 +34,13 @@ class Journal {
   void remember(const void* data, std::size_t size);
   void seal();
   // Whether what begins at `data` was remembered for the present slot.
-  bool holds(const void* data) const;
+  bool holds(const void* data) const {
+    if (data != asked_) {  // it is asked for in turns: before a change, and after
+      asked_ = data;
+      held_ = place_of(offset_of(data)).generation == generation_;
+    }
+    return held_;
+  }
   // Changed in place: on its way to the memory.
   void written(const void* data, std::size_t size) const { pmemobj_flush(pool_, data, size); }
   // The slot is applied, durably: nothing is to be undone any more, durable on return.
@@ -75,6 +81,8 @@ class Journal {
   mutable std::vector<Known> known_ = std::vector<Known>(1024);  // by open addressing
   std::size_t count_ = 0;
   std::uint64_t generation_ = 0;
+  mutable const void* asked_ = nullptr;  // what holds() was asked for last
+  mutable bool held_ = false;
 };
 
 // Bytes that a pool of this size keeps for the journal: commands that overwrite more in one slot

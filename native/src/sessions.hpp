@@ -136,7 +136,7 @@ class Sessions {
     std::uint64_t lowest = 0;
     std::uint64_t used = 0;
     std::uint32_t window = 0;
-    std::uint64_t offset = 0;  // in the pool; 0 until the open is committed
+    std::uint64_t offset = 0;  // in the pool, or stale: good for a hint alone
     std::vector<std::uint64_t> sequences;  // per cell the stored sequence + 1; 0: none
     std::list<std::uint32_t>::iterator recency;
   };
@@ -146,6 +146,7 @@ class Sessions {
                  std::vector<Action>& actions);
   void plan_command(std::uint64_t used, std::uint32_t index, const Entry& entry,
                     std::vector<Action>& actions);
+  void will_write(const Mirror& mirror, std::uint64_t cell) const;
   void forget(std::uint32_t place);
   void use(std::uint32_t place, std::uint64_t used);
   SessionObject* object_at(std::uint64_t offset) const;

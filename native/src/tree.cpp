@@ -159,8 +159,7 @@ void Tree::find_all(std::vector<Search>& searches) const {
       if (!(reference & kBranchTag)) continue;
       const auto* branch = branch_at(reference);
       reference = branch->child[direction(key, branch->byte, branch->bit)];
-      // Only a hint to the processor: what is read there is checked before.
-      __builtin_prefetch(base() + (reference & ~kBranchTag));
+      will_read(reference);
       moved = true;
     }
   }
