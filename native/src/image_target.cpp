@@ -230,10 +230,10 @@ void ImageTarget::put(Transaction& tx, std::uint8_t container, std::string_view 
   state_->used += kItemOverhead + key.size() + value.size();
   if (appender.append(tx, key, item)) return;
   appender.finish();
-  appender.forget();
   Tree tree(pool_, root);
   const auto* found = tree.find(key);
   if (found != nullptr) discount(root, *found);
+  if (found == nullptr || !Tree::fits(*found, value.size())) appender.forget();
   tree.put(tx, found, key, value);
 }
 

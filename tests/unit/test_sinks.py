@@ -21,7 +21,7 @@ from tests.unit import memories, pools
 from mpaxos._native import ENTRY_COMMAND, ENTRY_OPEN, Batch, Engine, ImageSource
 from mpaxos.config import ClusterConfig
 from mpaxos.core.output import Decided, Event, Output, WritePromise, WriteRecord
-from mpaxos.core.transfer_io import ChunkMade, InstallChunk, InstallFailed, MakeChunk
+from mpaxos.core.transfer_io import ChunkMade, InstallChunk, Installed, InstallFailed, MakeChunk
 from mpaxos.core.types import Ballot, Record, Value
 from mpaxos.errors import ConfigError, ImageError, InvariantViolated, StorageIncomplete
 from mpaxos.runtime import grow, pool_sink
@@ -379,26 +379,47 @@ class Slow:
     def begin(self) -> None:
         assert self.may_begin.wait(30)
 
-    def install(self, data: Any) -> None:
+    def install(self, data: Any) -> int | None:
         time.sleep(self.seconds)
+        return None
 
 
-@pytest.mark.parametrize("seconds", [0.0, 2 * Installer.UNTOLD])
-def test_what_is_installed_is_told_when_it_matters(seconds: float) -> None:
-    """Not of each chunk while others wait; but always of the last, and often enough."""
+@pytest.mark.parametrize(
+    ("seconds", "size"), [(0.0, 5), (2 * Installer.UNTOLD, 5), (0.0, Installer.UNTOLD_BYTES)]
+)
+def test_what_is_installed_is_told_when_it_matters(seconds: float, size: int) -> None:
+    """Not of each chunk; but always of the last, and often enough: in time, and before the source
+    has nothing left that it may send."""
     events: deque[Event] = deque()
     told: list[int] = []
     sink = Slow(seconds)
     installer = Installer(sink, events, lambda: told.append(len(events)))  # type: ignore[arg-type]
     for number in range(20):
-        installer.put(InstallChunk(1, 7, number, b"chunk"))
+        installer.put(InstallChunk(1, 7, number, bytes(size)))
     sink.may_begin.set()
     end = time.monotonic() + 30
     while 20 not in told and time.monotonic() < end:
         time.sleep(0.001)
     assert installer.stop()
     assert told[-1] == 20
-    assert len(told) == 20 if seconds else len(told) < 10
+    assert len(told) == 20 if seconds or size > 5 else len(told) < 10
+
+
+def test_the_last_chunk_is_told_of_at_once() -> None:
+    class Complete(Slow):
+        def install(self, data: Any) -> int:
+            return 5
+
+    events: deque[Event] = deque()
+    told = threading.Event()
+    sink = Complete(0.0)
+    installer = Installer(sink, events, told.set)  # type: ignore[arg-type]
+    installer._told_at = time.monotonic() + 1000  # nothing else is urgent
+    sink.may_begin.set()
+    installer.put(InstallChunk(1, 7, 0, b"chunk"))
+    assert told.wait(30)
+    assert installer.stop()
+    assert events.pop() == Installed(1, 1, 5)
 
 
 def test_a_source_rests_after_a_chunk_while_commands_are_decided(path: Path) -> None:

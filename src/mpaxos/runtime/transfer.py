@@ -12,6 +12,7 @@ and the results go back as events. Neither may hold up the replica:
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -44,9 +45,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mpaxos.transfer")
 
-CHUNK = 512 << 10
-"""Cost of a chunk, about bytes: half a millisecond of the thread that applies. Each chunk is a turn
-of the loop here and at the target: half as much takes a quarter more processor time here."""
+CHUNK = 1 << 20
+"""Cost of a chunk, about bytes: a millisecond of the thread that applies. Each chunk is a turn of
+the loop here and at the target: half as much takes a tenth more processor time here."""
 
 
 class StateSink(Protocol):
@@ -178,9 +179,13 @@ class Installer:
     PATIENCE = 60.0
     """Seconds that the chunk which is being installed may take when the replica stops."""
 
-    UNTOLD = 0.005
-    """Seconds that an installed chunk may wait to be told of while others are there to be
-    installed: each telling is a turn here, and one at the source."""
+    UNTOLD = 0.02
+    """Seconds that an installed chunk may wait to be told of: each telling is a turn here, and one
+    at the source."""
+
+    UNTOLD_BYTES = 4 << 20
+    """Bytes of chunks from which on they do not wait: half of Settings.state_credit, so that the
+    source has the other half to go on with."""
 
     def __init__(self, sink: StateSink, events: deque[Event], wake: Callable[[], None]) -> None:
         self._sink = sink
@@ -191,6 +196,8 @@ class Installer:
         self._stopping = False
         self._failed_job = 0
         self._told_at = 0.0
+        self._untold = 0
+        """Bytes of chunks that were installed and not told of."""
 
     def put(self, item: InstallChunk | DropInstall) -> None:
         if self._thread is None:
@@ -208,7 +215,7 @@ class Installer:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        while (item := self._work.get()) is not None:
+        while (item := self._next()) is not None:
             if self._stopping:
                 continue
             try:
@@ -216,6 +223,8 @@ class Installer:
                     self._sink.drop()
                 elif item.job != self._failed_job:
                     self._install(item)
+                    if self._may_wait():
+                        continue
             except (MpaxosError, OSError) as error:
                 if isinstance(item, InstallChunk):
                     self._failed_job = item.job
@@ -224,17 +233,31 @@ class Installer:
                     log.warning("cannot remove what was received: %s", error)
             self._tell()
 
+    def _next(self) -> InstallChunk | DropInstall | None:
+        """What is to be done next; if that is not there in time, what is done is told of first."""
+        if self._untold > 0:
+            left = self._told_at + self.UNTOLD - time.monotonic()
+            with contextlib.suppress(queue.Empty):
+                return self._work.get(timeout=max(0.0, left))
+            self._tell()
+        return self._work.get()
+
+    def _may_wait(self) -> bool:
+        return (
+            0 < self._untold < self.UNTOLD_BYTES and time.monotonic() < self._told_at + self.UNTOLD
+        )
+
     def _tell(self) -> None:
-        now = time.monotonic()
-        if self._work.empty() or now >= self._told_at + self.UNTOLD:
-            self._told_at = now
-            self._wake()
+        self._told_at = time.monotonic()
+        self._untold = 0
+        self._wake()
 
     def _install(self, chunk: InstallChunk) -> None:
         if chunk.number == 0:
             self._sink.begin()
         slot = self._sink.install(chunk.data)
         self._events.append(Installed(chunk.job, chunk.number + 1, slot))
+        self._untold = self._untold + len(chunk.data) if slot is None else 0
 
 
 class Transfers:
