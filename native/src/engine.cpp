@@ -125,6 +125,7 @@ void Engine::remember_replies() {
 template <typename Run>
 ReplySet Engine::commit(Transaction& tx, std::uint64_t used, Run run) {
   ReplySet replies;
+  replies.expect(actions_.size());
   for (std::size_t i = 0; i < actions_.size(); ++i) {
     const auto& action = actions_[i];
     if (action.verdict != Verdict::kRun) {

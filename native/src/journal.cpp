@@ -48,7 +48,7 @@ void Journal::begin(std::uint64_t slot) {
   ++generation_;
   count_ = 0;
   asked_ = nullptr;
-  buffer_.resize(sizeof(Header));
+  used_ = sizeof(Header);
   const Header header{slot, 0, 0, 0};
   std::memcpy(buffer_.data(), &header, sizeof header);
 }
@@ -65,12 +65,13 @@ void Journal::remember(const void* data, std::size_t size) {
   const auto offset = offset_of(data);
   auto& place = place_of(offset);
   if (place.generation == generation_) return;
-  const auto at = buffer_.size();
+  const auto at = used_;
   const auto end = at + sizeof(Entry) + padded(size);
   if (end > size_) return;
   place = {offset, generation_};
   asked_ = nullptr;
-  buffer_.resize(end);
+  used_ = end;
+  if (end > buffer_.size()) buffer_.resize(std::min<std::uint64_t>(2 * end, size_));
   const Entry entry{offset, size};
   std::memcpy(buffer_.data() + at, &entry, sizeof entry);
   std::memcpy(buffer_.data() + at + sizeof entry, data, size);
@@ -85,10 +86,10 @@ std::uint64_t Journal::check_of(const Header& header, const char* entries) {
 void Journal::seal() {
   Header header{};
   std::memcpy(&header, buffer_.data(), sizeof header);
-  header.length = buffer_.size() - sizeof header;
+  header.length = used_ - sizeof header;
   header.check = check_of(header, buffer_.data() + sizeof header);
   std::memcpy(buffer_.data(), &header, sizeof header);
-  pmemobj_memcpy(pool_, area_, buffer_.data(), buffer_.size(),
+  pmemobj_memcpy(pool_, area_, buffer_.data(), used_,
                  PMEMOBJ_F_MEM_NONTEMPORAL | PMEMOBJ_F_MEM_NODRAIN);
   pmemobj_drain(pool_);
 }

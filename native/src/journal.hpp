@@ -68,6 +68,8 @@ class Journal {
     std::uint64_t generation;
   };
 
+  static constexpr std::size_t kSmallestBuffer = 4096;
+
   std::uint64_t offset_of(const void* data) const;
   Known& place_of(std::uint64_t offset) const;
   void grow();
@@ -77,7 +79,10 @@ class Journal {
   PMEMobjpool* pool_;
   char* area_;
   std::uint64_t size_;
-  std::vector<char> buffer_;           // header and entries of the present slot
+  // Header and entries of the present slot: so many bytes. Its size only grows, or each entry would
+  // be zeroed before it is written.
+  std::vector<char> buffer_ = std::vector<char>(kSmallestBuffer);
+  std::size_t used_ = 0;
   mutable std::vector<Known> known_ = std::vector<Known>(1024);  // by open addressing
   std::size_t count_ = 0;
   std::uint64_t generation_ = 0;

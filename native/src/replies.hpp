@@ -24,6 +24,8 @@ class ReplySet {
     items_.push_back({session, sequence, status, bytes_.size(), payload.size()});
     bytes_.append(payload);
   }
+  // So many are to come.
+  void expect(std::size_t count) { items_.reserve(count); }
   std::size_t size() const { return items_.size(); }
   Reply at(std::size_t i) const {
     const auto& item = items_[i];
