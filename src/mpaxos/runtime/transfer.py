@@ -223,7 +223,7 @@ class Installer:
                     self._sink.drop()
                 elif item.job != self._failed_job:
                     self._install(item)
-                    if self._may_wait():
+                    if 0 < self._untold < self.UNTOLD_BYTES:
                         continue
             except (MpaxosError, OSError) as error:
                 if isinstance(item, InstallChunk):
@@ -237,15 +237,11 @@ class Installer:
         """What is to be done next; if that is not there in time, what is done is told of first."""
         if self._untold > 0:
             left = self._told_at + self.UNTOLD - time.monotonic()
-            with contextlib.suppress(queue.Empty):
-                return self._work.get(timeout=max(0.0, left))
+            if left > 0:
+                with contextlib.suppress(queue.Empty):
+                    return self._work.get(timeout=left)
             self._tell()
         return self._work.get()
-
-    def _may_wait(self) -> bool:
-        return (
-            0 < self._untold < self.UNTOLD_BYTES and time.monotonic() < self._told_at + self.UNTOLD
-        )
 
     def _tell(self) -> None:
         self._told_at = time.monotonic()
