@@ -210,18 +210,19 @@ def aim_rows(found: Findings) -> list[list[str]]:
 
 def transfer_text(t: Transfer) -> str:
     """The transfer in a few sentences."""
-    carried = (
-        f"{t.carried:.2f} s from a file in memory over loopback into a new file in memory "
-        f"({_ratio(t.in_step, t.carried)}: this is what the aim is about)"
-        if t.carried
-        else "not measured into new memory"
+    rounds = "; ".join(
+        f"in step after {r.in_step:.2f} s, {r.during:,.0f}/s of {r.before:,.0f}/s undisturbed "
+        f"({r.ratio:.2f}), longest stall {1000 * r.stall:.0f} ms"
+        for r in t.rounds
     )
     return (
         f"A follower replaced (`mpaxos init --replace`) with a state of {format_size(t.size)} "
-        f"({format_size(t.state)} with what the store adds), {t.connections} clients: in step "
-        f"after {t.in_step:.2f} s; longest stall {1000 * t.stall:.0f} ms; throughput "
-        f"{t.during:,.0f}/s, undisturbed {t.before:,.0f}/s. A copy of as many bytes without load "
-        f"takes {carried}. To send one buffer again and again into another takes {t.copy:.2f} s "
+        f"({format_size(t.state)} with what the store adds), {t.connections} clients, "
+        f"{len(t.rounds)} times in a row: {rounds}. Of these the medians count, and the longest "
+        f"stall. A copy of as many bytes without load (medians again) "
+        f"takes {t.carried:.2f} s from a file in memory over loopback into a new file in memory "
+        f"({_ratio(t.in_step, t.carried)}: this is what the aim is about). To send one buffer "
+        f"again and again into another takes {t.copy:.2f} s "
         f"({_ratio(t.in_step, t.copy)}); to reserve a file as large as the pool and to copy them "
         f"into it, without a socket, {t.fresh:.2f} s."
     )

@@ -18,6 +18,8 @@
 namespace mpaxos {
 namespace {
 
+constexpr std::size_t kBlock = 128 << 10;  // of units of one class; libpmemobj rounds up to 256 KiB
+
 std::string mib(std::uint64_t bytes) { return std::to_string(bytes >> 20) + " MiB"; }
 
 std::uint32_t crc_upto(const void* data, std::size_t size) {
@@ -162,13 +164,15 @@ void check_unused_header(const std::string& path) {
 // libpmemobj knows classes of allocations only as long as a pool is open. What was allocated in one
 // that is not defined stays what it is, and can be freed.
 void define_classes(PMEMobjpool* pool) {
-  pobj_alloc_class_desc branches{};
-  branches.unit_size = kBranchSize;
-  branches.alignment = kBranchSize;  // so that none is in two lines
-  branches.units_per_block = 4096;
-  branches.header_type = POBJ_HEADER_NONE;
-  const auto name = "heap.alloc_class." + std::to_string(kBranchClass) + ".desc";
-  if (pmemobj_ctl_set(pool, name.c_str(), &branches) != 0) {
+  for (unsigned number = 0; number < kClasses; ++number) {
+    const auto size = unit_size(number);
+    pobj_alloc_class_desc units{};
+    units.unit_size = size;
+    units.alignment = std::min<std::size_t>(size & -size, 64);  // whole lines where it can be
+    units.units_per_block = static_cast<unsigned>(kBlock / size);
+    units.header_type = POBJ_HEADER_NONE;
+    const auto name = "heap.alloc_class." + std::to_string(kFirstClass + number) + ".desc";
+    if (pmemobj_ctl_set(pool, name.c_str(), &units) == 0) continue;
     throw Error(ErrorKind::kStorageFull,
                 std::string("libpmemobj defines no class of allocations: ") + pmemobj_errormsg());
   }

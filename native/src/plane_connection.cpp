@@ -20,7 +20,7 @@ namespace {
 constexpr std::size_t kClientBuffer = 8 * 1024;
 constexpr std::size_t kClientKeep = 64 * 1024;
 constexpr std::size_t kPeerBuffer = 64 * 1024;
-constexpr std::size_t kPeerKeep = 1024 * 1024;  // peers send large frames all the time
+constexpr std::size_t kPeerKeep = 4 << 20;  // a chunk of an image is half as large
 constexpr std::size_t kClientAhead = 4;
 constexpr std::size_t kPeerAhead = 16;
 

@@ -68,12 +68,34 @@ struct PoolLimits {
   std::uint64_t max_reply_slots;
 };
 
-// Allocations of the branches of trees (tree.hpp), one for each item: as large as a branch, without
-// the header that libpmemobj puts before others. Each would be a line of memory that is in no cache
-// yet, written for its own sake, and with it the smallest allocation has 128 bytes.
-inline constexpr unsigned kBranchClass = 128;  // the first that a program may define
-inline constexpr std::uint64_t kBranchKind = POBJ_CLASS_ID(std::uint64_t{kBranchClass});
+// Classes of allocations for the branches and items of trees (tree.hpp), without the header that
+// libpmemobj puts before others: that would be written for its own sake, into a line of memory that
+// is in no cache yet, and with it the smallest allocation has 128 bytes. Up to 128 bytes there is a
+// class for every 16, so that small items do not take much more than they are counted with
+// (kItemOverhead); above, one for each number of lines, so that none begins or ends in another's.
+// Of each class some blocks are filled in part, a MiB of them after many items were removed: in a
+// small pool larger items share libpmemobj's classes.
+inline constexpr unsigned kFirstClass = 128;  // the first that a program may define
+inline constexpr unsigned kClasses = 7 + 30;
+inline constexpr std::size_t kSmallUnit = 128;
+inline constexpr std::size_t kLargestUnit = 2048;
+inline constexpr std::uint64_t kSmallPool = 256 << 20;
+constexpr std::size_t unit_size(unsigned number) {
+  return number < 7 ? 32 + std::size_t{16} * number : kSmallUnit + std::size_t{64} * (number - 6);
+}
+// As libpmemobj's flags name the class; 0: one of its own.
+constexpr std::uint64_t allocation_kind(std::size_t size, std::uint64_t pool_size) {
+  if (size > (pool_size < kSmallPool ? kSmallUnit : kLargestUnit)) return 0;
+  const auto number = size <= 32           ? 0
+                      : size <= kSmallUnit ? (size - 32 + 15) / 16
+                                           : 6 + (size - kSmallUnit + 63) / 64;
+  return POBJ_CLASS_ID(kFirstClass + number);
+}
+static_assert(unit_size(kClasses - 1) == kLargestUnit);
+static_assert(allocation_kind(kLargestUnit, kSmallPool) ==
+              POBJ_CLASS_ID(std::uint64_t{kFirstClass} + kClasses - 1));
 inline constexpr std::size_t kBranchSize = 32;
+inline constexpr std::uint64_t kBranchKind = allocation_kind(kBranchSize, 0);
 
 class Journal;
 

@@ -215,7 +215,8 @@ std::size_t Tree::leaf_size(std::string_view key, std::string_view value) {
 }
 
 std::uint64_t Tree::new_leaf(Transaction& tx, std::string_view key, std::string_view value) {
-  auto* leaf = static_cast<Leaf*>(pmemobj_direct(tx.allocate(leaf_size(key, value))));
+  const auto size = leaf_size(key, value);
+  auto* leaf = static_cast<Leaf*>(pmemobj_direct(tx.allocate(size, allocation_kind(size, size_))));
   *leaf = Leaf::of(key, value);
   auto* bytes = reinterpret_cast<char*>(leaf + 1);
   std::memcpy(bytes, key.data(), key.size());

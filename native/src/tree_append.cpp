@@ -69,7 +69,8 @@ bool TreeAppender::append(Transaction& tx, std::string_view key, std::string_vie
     changed_ = true;
   }
   const auto value = item.substr(sizeof(Leaf) + key.size());
-  const auto leaf = allocate(tx, Tree::leaf_size(key, value), 0, leaves_);
+  const auto size = Tree::leaf_size(key, value);
+  const auto leaf = allocate(tx, size, allocation_kind(size, tree_.size_), leaves_);
   pending_.push_back({leaf, item});
   if (empty_) {
     redirect(tx, leaf);

@@ -10,7 +10,7 @@ from bench.recovery import report
 from bench.recovery.faults import IDLE, Outcome, Run
 from bench.recovery.report import Findings, RunPart, SteadyPart, TransferPart
 from bench.recovery.steady import Steady
-from bench.recovery.transfer import Transfer
+from bench.recovery.transfer import Round, Transfer
 from bench.results import Origin
 from mpaxos.config.values import MIB
 from mpaxos.errors import ConfigError
@@ -39,13 +39,14 @@ def moved(command: str, in_step: float, carried: float = 1.0) -> TransferPart:
         size=MIB,
         state=MIB,
         connections=1,
-        in_step=in_step,
+        rounds=[
+            Round(in_step=in_step, stall=0.01, before=10.0, during=2.0),
+            Round(in_step=9 * in_step, stall=0.03, before=10.0, during=6.0),
+            Round(in_step=in_step / 2, stall=0.02, before=5.0, during=5.0),
+        ],
         copy=0.5,
         carried=carried,
         fresh=0.7,
-        stall=0.0,
-        before=10.0,
-        during=6.0,
     )
     return TransferPart(origin=origin(command), found=found)
 
@@ -108,4 +109,9 @@ def test_a_transfer_is_measured_against_the_copy_into_new_memory(
     assert aim.met is met
     text = report.transfer_text(moved("one", 2.0, carried).found)
     assert "0.50 s (in step after 4.0 of these)" in text  # the plain one is told all the same
-    assert ("not measured" in text) == (carried == 0.0)
+
+
+def test_of_several_transfers_the_medians_count_and_the_longest_stall() -> None:
+    found = Findings(transfer=moved("one", 2.0))
+    measured = {aim.text.split(": ")[1]: aim.measured for aim in report.aims(found)}
+    assert measured == {"longest stall": 0.03, "throughput": 0.6, "in step, of a copy": 2.0}

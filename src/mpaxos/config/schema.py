@@ -231,7 +231,8 @@ class ClusterConfig(Section, frozen=True, kw_only=True):
 
 
 def default_state_limit(pool: PoolConfig, limits: LimitsConfig, *, log_apart: bool = False) -> int:
-    """Bytes of state a pool is trusted with when the file does not say: 60 % of what is left.
+    """Bytes of state a pool is trusted with when the file does not say: 60 % of what is left, less
+    in a small pool, of which libpmemobj needs a dozen MiB for itself.
 
     A reply cell is counted with 64 bytes and a session with 256. The rest pays for the replies
     themselves, for the tree above the items and for what the allocator loses to fragmentation;
@@ -240,7 +241,8 @@ def default_state_limit(pool: PoolConfig, limits: LimitsConfig, *, log_apart: bo
     """
     log_size = MIB if log_apart else pool.log_size
     fixed = log_size + limits.max_reply_slots * 64 + limits.max_sessions * 256 + 4 * MIB
-    return max(0, pool.size - fixed) * 6 // 10
+    room = max(0, pool.size - fixed)
+    return min(room * 6 // 10, max(0, room - 10 * MIB) * 2 // 3)
 
 
 def agreement(config: ClusterConfig) -> int:
