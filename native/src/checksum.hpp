@@ -7,6 +7,6 @@
 namespace mpaxos {
 
 std::uint32_t crc32c(std::string_view data, std::uint32_t crc = 0);
-std::uint64_t digest64(std::string_view data);
+std::uint64_t digest64(std::string_view data, std::uint64_t seed = 0);
 
 }  // namespace mpaxos

@@ -82,9 +82,10 @@ void Engine::plan(std::uint64_t slot, std::uint64_t time, BatchPtr batch) {
 
 void Engine::answer(ReplySet& replies, const Action& action, std::uint8_t status,
                     std::string_view payload) {
+  static const auto of_nothing = digest64({});  // most replies to puts
   replies.add(action.session, action.sequence, status, payload);
-  answered_.insert(answered_.end(),
-                   {action.session, action.sequence, std::uint64_t{status}, digest64(payload)});
+  answered_.insert(answered_.end(), {action.session, action.sequence, std::uint64_t{status},
+                                     payload.empty() ? of_nothing : digest64(payload)});
 }
 
 // Everything but running a command.
@@ -143,6 +144,7 @@ ReplySet Engine::commit(Transaction& tx, std::uint64_t used, Run run) {
 // The position makes all that was written part of the state; so it is written when that is durable.
 void Engine::publish(Transaction& tx, std::uint64_t used) {
   auto& applied = root_.applied;
+  pool_.journal().flush_written();
   pmemobj_drain(pool_.handle());
   if (tx.begun()) {
     auto& journal_slot = pool_.journal().slot_word();

@@ -1,9 +1,8 @@
 #include "journal.hpp"
 
-#include <xxhash.h>
-
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "checksum.hpp"
 #include "error.hpp"
@@ -48,6 +47,7 @@ void Journal::begin(std::uint64_t slot) {
   ++generation_;
   count_ = 0;
   asked_ = nullptr;
+  older_ = recent_ = {};
   used_ = sizeof(Header);
   const Header header{slot, 0, 0, 0};
   std::memcpy(buffer_.data(), &header, sizeof header);
@@ -78,9 +78,32 @@ void Journal::remember(const void* data, std::size_t size) {
   if (++count_ * 2 > known_.size()) grow();
 }
 
+void Journal::written(const void* data, std::size_t size) {
+  const auto at = reinterpret_cast<std::uintptr_t>(data);
+  const Lines lines{at / kLine, (at + size - 1) / kLine + 1};
+  if (!recent_.join(lines)) {
+    std::swap(recent_, older_);
+    if (recent_.join(lines)) return;
+    flush(recent_);
+    recent_ = lines;
+  }
+}
+
+void Journal::flush_written() {
+  flush(older_);
+  flush(recent_);
+  older_ = recent_ = {};
+}
+
+void Journal::flush(const Lines& lines) const {
+  if (lines.begin == lines.end) return;
+  pmemobj_flush(pool_, reinterpret_cast<const void*>(lines.begin * kLine),
+                (lines.end - lines.begin) * kLine);
+}
+
 std::uint64_t Journal::check_of(const Header& header, const char* entries) {
   const auto seed = header.slot * 0x9e3779b97f4a7c15 + header.length;
-  return XXH3_64bits_withSeed(entries, header.length, seed);
+  return digest64({entries, header.length}, seed);
 }
 
 void Journal::seal() {

@@ -3,7 +3,7 @@
 // need a fence for each range; with two ranges per command that was half the cost of applying.
 //
 //   begin(slot)   remember(...) ...   seal()          old contents are durable
-//   changes in place, each flushed; a fence; then the applied position says `slot`; a fence
+//   changes in place, flushed; a fence; then the applied position says `slot`; a fence
 //   clear()                                         so that later damage is not taken for a crash
 //
 // The applied position decides: after a crash the journal is undone when it is of the slot after
@@ -14,6 +14,7 @@
 
 #include <libpmemobj.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -41,8 +42,11 @@ class Journal {
     }
     return held_;
   }
-  // Changed in place: on its way to the memory.
-  void written(const void* data, std::size_t size) const { pmemobj_flush(pool_, data, size); }
+  // Changed in place: flush_written() sends it on its way to the memory, if not earlier. Replies of a
+  // session are written one after the other, and two of them share a line: to write to a line that
+  // is on its way waits for it.
+  void written(const void* data, std::size_t size);
+  void flush_written();
   // The slot is applied, durably: nothing is to be undone any more, durable on return.
   void clear();
   // The word that clear() sets to zero, for a transaction that does it.
@@ -68,6 +72,20 @@ class Journal {
     std::uint64_t generation;
   };
 
+  // Lines of memory [begin, end), counted from address 0.
+  struct Lines {
+    std::uintptr_t begin = 0;
+    std::uintptr_t end = 0;
+    // Takes in lines that overlap or continue these.
+    bool join(const Lines& other) {
+      if (begin == end || other.begin > end || other.end < begin) return false;
+      begin = std::min(begin, other.begin);
+      end = std::max(end, other.end);
+      return true;
+    }
+  };
+
+  static constexpr std::uintptr_t kLine = 64;
   static constexpr std::size_t kSmallestBuffer = 4096;
 
   std::uint64_t offset_of(const void* data) const;
@@ -75,6 +93,7 @@ class Journal {
   void grow();
   static std::uint64_t check_of(const Header& header, const char* entries);
   void undo(const Header& header);
+  void flush(const Lines& lines) const;
 
   PMEMobjpool* pool_;
   char* area_;
@@ -88,6 +107,7 @@ class Journal {
   std::uint64_t generation_ = 0;
   mutable const void* asked_ = nullptr;  // what holds() was asked for last
   mutable bool held_ = false;
+  Lines recent_, older_;  // written, not flushed: an item's and a reply's, in turns
 };
 
 // Bytes that a pool of this size keeps for the journal: commands that overwrite more in one slot

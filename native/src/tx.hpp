@@ -17,7 +17,7 @@ namespace mpaxos {
 // of libpmemobj: that begins with the first range or allocation that is not held.
 class Transaction {
  public:
-  explicit Transaction(PMEMobjpool* pool, const Journal* journal = nullptr)
+  explicit Transaction(PMEMobjpool* pool, Journal* journal = nullptr)
       : pool_(pool), journal_(journal) {}
   ~Transaction() {
     if (!begun_) return;
@@ -126,7 +126,7 @@ class Transaction {
   }
 
   PMEMobjpool* pool_;
-  const Journal* journal_;
+  Journal* journal_;
   std::vector<pobj_action> reserved_;   // allocations that commit() makes
   std::vector<std::uint64_t> offsets_;  // where each of them is
   std::vector<pobj_action> dropped_;    // those that were released again

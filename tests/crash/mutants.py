@@ -283,6 +283,21 @@ MUTANTS = [
         "sessions",
     ),
     Mutant(
+        "what was overwritten last is not flushed",
+        "engine.cpp",
+        "  pool_.journal().flush_written();\n",
+        "",
+        "values",
+        always=True,
+    ),
+    Mutant(
+        "of what was overwritten one of two ranges is not flushed",
+        "journal.cpp",
+        "    flush(recent_);\n    recent_ = lines;\n",
+        "    recent_ = lines;\n",
+        "values",
+    ),
+    Mutant(
         "the applied position moves before what it stands for is durable",
         "engine.cpp",
         "  pmemobj_drain(pool_.handle());\n  if (tx.begun()) {",

@@ -28,9 +28,9 @@ from mpaxos._native import Batch, Engine, ImageSource, ImageTarget, Pool  # noqa
 Entry = tuple[int, int, int, int, bytes]
 Replies = list[tuple[int, int, int, bytes]]
 
-SIZE = 8 << 20
-"""Bytes of a pool: the least that libpmemobj makes, so that comparing all of it takes half a
-millisecond."""
+SIZE = 12 << 20
+"""Bytes of a pool: little, so that comparing all of it takes less than a millisecond, and a block
+for each class of allocations (native/src/pool.hpp) that the workloads use."""
 
 CLUSTER = b"crash points 016"
 STATE_LIMIT = 60_000

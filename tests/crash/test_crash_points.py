@@ -72,8 +72,8 @@ def test_one_image_again_and_kept(tmp_path: Path) -> None:
     done = command(*words)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "is recovered as it must be" in done.stdout
-    assert (tmp_path / "promises.image").stat().st_size == 8 << 20
-    last = 8 * 1024 * 1024 - 1  # a byte that nobody uses: the canary of `reproduce`
+    assert (tmp_path / "promises.image").stat().st_size == 12 << 20
+    last = 12 * 1024 * 1024 - 1  # a byte that nobody uses: the canary of `reproduce`
     done = command("reproduce", "promises", f"20 - flip {last}.0", "--length", "0.1")
     assert done.returncode == 1 and "a flipped bit was not noticed" in done.stdout
 
