@@ -8,3 +8,7 @@ out to processes. `mutants` breaks the storage code on purpose: the same check m
     python -m tests.crash run            # all workloads, the budget of `make crash`
     python -m tests.crash mutants
 """
+
+from tests.crash.given import use_given_extension
+
+use_given_extension()

@@ -15,8 +15,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.crash.given import probe
 from tests.crash.runner import Options, Outcome, examine
-from tests.crash.shim import ROOT
+from tests.crash.shim import ROOT, environment
 
 SOURCES = ROOT / "native" / "src"
 
@@ -295,7 +296,7 @@ MUTANTS = [
         "journal.cpp",
         "    flush(recent_);\n    recent_ = lines;\n",
         "    recent_ = lines;\n",
-        "values",
+        "mixed",
     ),
     Mutant(
         "the applied position moves before what it stands for is durable",
@@ -553,9 +554,11 @@ class Verdict:
 
 
 def try_mutant(mutant: Mutant, directory: Path, seed: int = 0) -> Verdict:
-    """Build it and examine its workload until something fails; leaves files in `directory`."""
+    """Build it and examine its workload until something fails; leaves files in `directory`. Raises
+    RuntimeError when it cannot be loaded."""
     began = time.monotonic()
     native = compile_mutant(mutant, directory)
+    probe(native, environment(native))
     options = Options(budget=BUDGET, jobs=1, native=native, max_failures=1)
     (outcome,) = examine([mutant.workload], seed, options)
     return Verdict(mutant, outcome, time.monotonic() - began)

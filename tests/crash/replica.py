@@ -2,28 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-
-def use_given_extension() -> None:
-    """Take mpaxos._native from $MPAXOS_CRASH_NATIVE when that is set: a mutant of it."""
-    path = os.environ.get("MPAXOS_CRASH_NATIVE")
-    if path is None:
-        return
-    spec = importlib.util.spec_from_file_location("mpaxos._native", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["mpaxos._native"] = module
-    spec.loader.exec_module(module)
-
-
-use_given_extension()
-
-from mpaxos._native import Batch, Engine, ImageSource, ImageTarget, Pool  # noqa: E402
+from mpaxos._native import Batch, Engine, ImageSource, ImageTarget, Pool
 
 Entry = tuple[int, int, int, int, bytes]
 Replies = list[tuple[int, int, int, bytes]]

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
+from tests.crash.given import VARIABLE
+
 ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / "native" / "crash"
 LINE = 64
@@ -68,7 +70,7 @@ def environment(native: Path | None = None) -> dict[str, str]:
     made["PYTHONHASHSEED"] = "0"
     made.pop("MPAXOS_CRASH_NATIVE", None)
     if native is not None:
-        made["MPAXOS_CRASH_NATIVE"] = str(native)
+        made[VARIABLE] = str(native)
     return made
 
 

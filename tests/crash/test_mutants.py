@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.crash.given import probe
 from tests.crash.mutants import MUTANTS, Mutant, mutated, try_mutant
+from tests.crash.shim import environment
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
@@ -20,3 +22,10 @@ def test_a_mutant_is_caught(mutant: Mutant, tmp_path: Path) -> None:
     """`make crash` tries those that are not tried here."""
     verdict = try_mutant(mutant, tmp_path)
     assert verdict.caught, f"{verdict.outcome.images} images were all recovered"
+
+
+def test_a_mutant_that_cannot_be_loaded_is_not_caught(tmp_path: Path) -> None:
+    native = tmp_path / "_native.so"
+    native.write_bytes(b"nothing")
+    with pytest.raises(RuntimeError, match="not what the workloads run on"):
+        probe(native, environment(native))
