@@ -42,6 +42,16 @@ class _Numbers:
     def of_limit(self, row: str, column: str) -> float | None:
         return of_limit(self._cells, row, column)
 
+    def of_puts(self, row: str, column: str) -> float | None:
+        """They ran at different times: each is held against the limit beside it."""
+        mine, puts = self.of_limit(row, column), self.of_limit(PUTS, column)
+        return None if mine is None or not puts else mine / puts
+
+    def servers(self, row: str, column: str) -> float | None:
+        """Microseconds of processor time per request of all servers."""
+        cell = self.cell(row, column)
+        return None if cell is None else cell.median.all_servers
+
 
 def _at_least(text: str, wanted: float, found: float | None, unit: str = "") -> Aim:
     shown = "not measured" if found is None else f"{found:,.2f}{unit}"
@@ -60,24 +70,20 @@ def aims_of(comparison: Comparison) -> list[Aim]:
     n = _Numbers(comparison)
     mine, limit = n.p50(PUTS, "one"), n.p50(LIMIT, "one")
     deep = n.rate(PUTS, "deep")
-    # Measured at different times: each by the limit beside it.
-    commands, puts = n.of_limit(COMMANDS, "c100"), n.of_limit(PUTS, "c100")
-    busy = n.cell(PUTS, "c500")
+    busy, least = n.servers(PUTS, "c500"), n.servers(LIMIT, "c500")
     return [
         _at_least("puts of the limit, 100 connections", 0.65, n.of_limit(PUTS, "c100")),
         _at_least("puts of the limit, 500 connections", 0.65, n.of_limit(PUTS, "c500")),
         _at_least("puts of the limit, 1 KiB", 0.6, n.of_limit(PUTS, "k1")),
-        _at_least("clients spread, of all at the leader", 0.8, n.ratio(SPREAD, PUTS, "c100")),
+        _at_least("clients spread, of all at the leader", 0.8, n.of_puts(SPREAD, "c100")),
         _at_most("p50 of one connection, of the limit's", 3, mine and limit and mine / limit),
         _at_most("p50 of one connection", 150, mine, " us"),
         _at_least("pipelined puts", 500, deep and deep / 1000, " k/s"),
-        _at_least("Python @command, of native puts", 0.5, commands and puts and commands / puts),
+        _at_least("Python @command, of native puts", 0.5, n.of_puts(COMMANDS, "c100")),
         _at_least("durability disk, of etcd on that disk", 3, n.ratio(DISK, ETCD_DISK, "c100")),
-        _at_least("gets, of puts", 1.5, n.ratio(GETS, PUTS, "c100")),
-        _at_most(
-            "processor time per put of all servers, 500 connections",
-            14,
-            busy.median.all_servers if busy is not None else None,
-            " us",
-        ),
+        _at_least("gets, of puts, 100 connections", 1.5, n.of_puts(GETS, "c100")),
+        _at_least("gets, of puts, pipelined", 1.5, n.of_puts(GETS, "deep")),
+        _at_most("processor time per put of all servers, 500 connections", 14, busy, " us"),
+        # 14 us are of a machine on which the limit takes 7.
+        _at_most("the same, of the limit's", 2, busy and least and busy / least),
     ]

@@ -42,9 +42,9 @@ class Journal {
     }
     return held_;
   }
-  // Changed in place: flush_written() sends it on its way to the memory, if not earlier. Replies of a
-  // session are written one after the other, and two of them share a line: to write to a line that
-  // is on its way waits for it.
+  // Changed in place: flush_written() sends it on its way to the memory, if not earlier. Replies of
+  // a session are written one after the other, and two of them share a line: to write to a line
+  // that is on its way waits for it.
   void written(const void* data, std::size_t size);
   void flush_written();
   // The slot is applied, durably: nothing is to be undone any more, durable on return.

@@ -48,11 +48,7 @@ class Transaction {
   PMEMoid allocate(std::size_t size, std::uint64_t kind = 0) {
     begin();
     const PMEMoid oid = pmemobj_tx_xalloc(size, 0, POBJ_XALLOC_NO_ABORT | kind);
-    if (OID_IS_NULL(oid)) {
-      throw Error(ErrorKind::kStorageFull,
-                  "no room for " + std::to_string(size) + " bytes in the pool: " +
-                      pmemobj_errormsg());
-    }
+    if (OID_IS_NULL(oid)) no_room(size);
     return oid;
   }
   // The same for many: a quarter cheaper, but whoever writes the memory has to flush it
@@ -65,8 +61,7 @@ class Transaction {
       return oid;
     }
     reserved_.pop_back();
-    throw Error(ErrorKind::kStorageFull, "no room for " + std::to_string(size) +
-                                             " bytes in the pool: " + pmemobj_errormsg());
+    no_room(size);
   }
   // So many reservations are to come.
   void expect(std::size_t count) {
@@ -119,6 +114,12 @@ class Transaction {
     }
     begun_ = true;
     pmemobj_tx_set_failure_behavior(POBJ_TX_FAILURE_RETURN);
+  }
+  [[noreturn]] static void no_room(std::size_t size) {
+    throw Error(ErrorKind::kStorageFull,
+                "no room for " + std::to_string(size) + " bytes in the pool: " +
+                    pmemobj_errormsg() + ". `mpaxos grow` makes a replica's pool larger while it "
+                    "does not run, and packs closely what is in it");
   }
   [[noreturn]] static void fail(const char* what) {
     throw Error(ErrorKind::kStorageFull,

@@ -8,7 +8,7 @@ import pytest
 
 from bench import results as files
 from bench.aims import aims_of
-from bench.systems import COMMANDS, LIMIT, PUTS, build_limits
+from bench.systems import COMMANDS, GETS, LIMIT, PUTS, build_limits
 from bench.table import COLUMNS, Breakdown, Cell, Comparison, cell_of, of_limit, ratio
 from mpaxos.bench import grow, hotspots, percentiles
 from mpaxos.bench.load import RawHistogram, Workload
@@ -94,6 +94,8 @@ def test_aims() -> None:
     cells = {
         PUTS: {"c100": cell(70.0, limits=(100.0,)), "c500": cell(50.0, limits=(100.0,))},
         COMMANDS: {"c100": cell(20.0, limits=(50.0,))},
+        GETS: {"c100": cell(30.0, limits=(25.0,)), "deep": cell(30.0, limits=(25.0,))},
+        LIMIT: {"c500": cell(100.0)},
     }
     found = {aim.text: aim for aim in aims_of(comparison(cells))}
     assert found["puts of the limit, 100 connections"].met is True
@@ -101,6 +103,9 @@ def test_aims() -> None:
     assert found["puts of the limit, 1 KiB"].met is None
     assert found["Python @command, of native puts"].measured == "0.57"
     assert found["processor time per put of all servers, 500 connections"].measured == "12.00 us"
+    assert found["the same, of the limit's"].measured == "1.00"
+    assert found["gets, of puts, 100 connections"].measured == "1.71"
+    assert found["gets, of puts, pipelined"].measured == "not measured"
 
 
 def test_results_are_kept_part_by_part(tmp_path: Path) -> None:
