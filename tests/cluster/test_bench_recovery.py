@@ -61,8 +61,10 @@ def test_a_transfer_and_a_steady_run(
     found = run(tmp_path, capfd, "--settings", "", "--transfer", "1MiB", "--steady", "0.01")
     moved, busy = found["transfer"]["found"], found["steady"]["found"]
     assert isinstance(moved, dict) and isinstance(busy, dict)
-    assert moved["in_step"] > 0 and moved["copy"] > 0 and moved["carried"] > 0
-    assert moved["before"] > 0 and moved["during"] > 0
+    assert moved["copy"] > 0 and moved["carried"] > 0
+    assert len(moved["rounds"]) == transfer.ROUNDS
+    for each in moved["rounds"]:
+        assert each["in_step"] > 0 and each["before"] > 0 and each["during"] > 0
     assert moved["state"] > 1 << 20
     assert busy["throughput"] > 0 and busy["changes"] >= 0
     assert "replaced" in (tmp_path / "RECOVERY.md").read_text()
