@@ -84,7 +84,7 @@ class Transfer(msgspec.Struct, frozen=True, kw_only=True):
         return max(r.stall for r in self.rounds)
 
 
-def transfer(size: int, parent: Path | None, say: Say, rounds: int = ROUNDS) -> Transfer:
+def transfer(size: int, parent: Path | None, say: Say) -> Transfer:
     """Replace followers under load, one after the other. Raises MpaxosError."""
     asked = workload(size, CONNECTIONS)
     say("starting and filling")
@@ -94,14 +94,14 @@ def transfer(size: int, parent: Path | None, say: Say, rounds: int = ROUNDS) -> 
         )
         spans = []
         try:
-            for number in range(rounds):
+            for number in range(ROUNDS):
                 spans.append(_replace(cluster, load, number, say))
             pool = (cluster.status(cluster.leader()) or {})["pool"]
         finally:
             curve = load.finish()
     state, reserved = int(pool["state_used"]), int(pool["size"])
     # Without the replicas, and without what they hold.
-    again = range(rounds)
+    again = range(ROUNDS)
     return Transfer(
         size=size,
         state=state,

@@ -68,7 +68,7 @@ def environment(native: Path | None = None) -> dict[str, str]:
     made["PMEM_IS_PMEM_FORCE"] = "1"  # a file on tmpfs stands for persistent memory
     made["PYTHONPATH"] = f"{ROOT / 'src'}:{ROOT}"
     made["PYTHONHASHSEED"] = "0"
-    made.pop("MPAXOS_CRASH_NATIVE", None)
+    made.pop(VARIABLE, None)
     if native is not None:
         made[VARIABLE] = str(native)
     return made
