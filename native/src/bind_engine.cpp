@@ -61,6 +61,11 @@ nb::list scan(Engine& engine, std::uint32_t container, const nb::bytes& start, n
   return scan_container(engine, container, as_view(start), stop, limit);
 }
 
+std::uint64_t pack(Engine& engine, unsigned percent) {
+  nb::gil_scoped_release release;
+  return engine.pack(percent);
+}
+
 std::uint64_t state_digest(Engine& engine) {
   nb::gil_scoped_release release;
   return engine.state_digest();
@@ -89,6 +94,7 @@ void bind_engine(nb::module_& m) {
       .def("scan", &scan, "container"_a, "start"_a, "end"_a.none(), "limit"_a)
       .def("size", [](Engine& e, std::uint32_t container) { return e.tree(container).count(); },
            "container"_a)
+      .def("pack", &pack, "percent"_a)
       .def("state_used", &Engine::state_used)
       .def("state_digest", &state_digest);
 }

@@ -67,6 +67,7 @@ nb::dict info(FilePool& pool) {
   d["state_used"] = load_shared(root.state_used);
   d["sessions"] = load_shared(root.sessions);
   d["reply_slots"] = load_shared(root.reply_slots);
+  d["packings"] = pool.packings.load();
   d["is_pmem"] = static_cast<int>(pool.is_pmem());
   return d;
 }

@@ -8,6 +8,7 @@
 
 #include "checksum.hpp"
 #include "error.hpp"
+#include "pack.hpp"
 
 namespace mpaxos {
 
@@ -71,7 +72,6 @@ void Engine::plan(std::uint64_t slot, std::uint64_t time, BatchPtr batch) {
   batch_ = std::move(batch);
   planned_time_ = std::max(time, root_.applied.time);
   actions_.clear();
-  answered_.clear();
   std::uint32_t index = 0;
   Entry entry;
   for (EntryCursor cursor(*batch_); cursor.next(entry); ++index) {
@@ -123,8 +123,30 @@ void Engine::remember_replies() {
   }
 }
 
+// Applies what was planned by `attempt`; again, after packing, when the pool has no room for it:
+// all items may have moved then. What is free may lie scattered, and between items of 80 bytes it
+// is of no use for items of 1,000.
+template <typename Attempt>
+ReplySet Engine::with_room(Attempt attempt) {
+  bool moved = false;
+  for (const unsigned percent : {75, 95}) {
+    try {
+      return attempt(moved);
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::kStorageFull) throw;
+    }
+    pool_.journal().take_back();
+    watchers_.taken_back();
+    Packer(pool_, percent).run();
+    ++pool_.packings;
+    moved = true;
+  }
+  return attempt(moved);
+}
+
 template <typename Run>
 ReplySet Engine::commit(Transaction& tx, std::uint64_t used, Run run) {
+  answered_.clear();
   ReplySet replies;
   replies.expect(actions_.size());
   for (std::size_t i = 0; i < actions_.size(); ++i) {
@@ -180,18 +202,20 @@ ReplySet Engine::apply_kv(std::uint64_t slot, std::uint64_t time, const BatchPtr
   auto& machine = kv();
   Poison poison(*this);
   plan(slot, time, batch);
-  remember_replies();
-  auto& journal = pool_.journal();
   payloads_.clear();
   for (const auto& action : actions_) {
     payloads_.push_back(action.verdict == Verdict::kRun ? action.payload : std::string_view());
   }
-  machine.prepare(journal, payloads_, found_);
-  journal.seal();
-  Transaction tx(pool_.handle(), &journal);
-  auto replies = commit(tx, root_.applied.state_used, [&](std::size_t i, std::uint64_t& used) {
-    const auto status = machine.run(tx, actions_[i].payload, used, found_[i]);
-    return std::pair(status, machine.reply());
+  auto replies = with_room([&](bool) {
+    remember_replies();
+    auto& journal = pool_.journal();
+    machine.prepare(journal, payloads_, found_);
+    journal.seal();
+    Transaction tx(pool_.handle(), &journal);
+    return commit(tx, root_.applied.state_used, [&](std::size_t i, std::uint64_t& used) {
+      const auto status = machine.run(tx, actions_[i].payload, used, found_[i]);
+      return std::pair(status, machine.reply());
+    });
   });
   poison.lift();
   return replies;
@@ -245,6 +269,18 @@ ReplySet Engine::finish(const std::vector<RunReply>& replies, const std::vector<
     return action.verdict == Verdict::kRun;
   });
   invariant(static_cast<std::size_t>(commands) == replies.size(), "a command has no reply");
+  auto answers = with_room([&](bool moved) {
+    if (!moved) return finish_planned(replies, changes);
+    auto found = changes;
+    for (auto& change : found) change.found = tree(change.container).find(change.key);
+    return finish_planned(replies, found);
+  });
+  poison.lift();
+  return answers;
+}
+
+ReplySet Engine::finish_planned(const std::vector<RunReply>& replies,
+                                const std::vector<Change>& changes) {
   remember_replies();
   auto& journal = pool_.journal();
   for (const auto& change : changes) {
@@ -262,12 +298,19 @@ ReplySet Engine::finish(const std::vector<RunReply>& replies, const std::vector<
     change_item(tx, change, found, used);
   }
   std::size_t next = 0;
-  auto answers = commit(tx, used, [&](std::size_t, std::uint64_t&) {
+  return commit(tx, used, [&](std::size_t, std::uint64_t&) {
     const auto& reply = replies[next++];
     return std::pair(reply.status, std::string_view(reply.payload));
   });
+}
+
+std::uint64_t Engine::pack(unsigned percent) {
+  check_between_slots();
+  Poison poison(*this);
+  const auto moved = Packer(pool_, percent).run();
+  ++pool_.packings;
   poison.lift();
-  return answers;
+  return moved;
 }
 
 KeyValue& Engine::kv() {

@@ -67,11 +67,19 @@ class Engine {
   Watchers& watchers() { return watchers_; }
   void check_between_slots() const;
 
+  // Moves what lies in blocks of memory that are filled to less than `percent` together, between
+  // two slots (pack.hpp); returns how many bytes. A slot that finds no room does it by itself.
+  std::uint64_t pack(unsigned percent);
+
  private:
   class Poison;
   void plan(std::uint64_t slot, std::uint64_t time, BatchPtr batch);
+  template <typename Attempt>
+  ReplySet with_room(Attempt attempt);
   template <typename Run>
   ReplySet commit(Transaction& tx, std::uint64_t used, Run run);
+  ReplySet finish_planned(const std::vector<RunReply>& replies,
+                          const std::vector<Change>& changes);
   void settle(Transaction& tx, const Action& action, ReplySet& replies);
   void answer(ReplySet& replies, const Action& action, std::uint8_t status,
               std::string_view payload);

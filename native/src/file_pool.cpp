@@ -333,6 +333,12 @@ void FilePool::verify_header(const std::array<std::uint8_t, 16>& cluster, std::u
   if (!fits) throw Error(ErrorKind::kStorageCorrupt, "its header is inconsistent");
 }
 
+// The log's own: so large an allocation has whole blocks, behind a header.
+std::uint64_t FilePool::block_begin() const {
+  constexpr std::uint64_t kHeader = 16;
+  return root_->header.log_offset - kHeader;
+}
+
 void FilePool::load_promise() {
   promise_counter_ = read_word(root_->promise_word, "promise selector");
   const auto& cell = root_->promises[promise_counter_ % 2];

@@ -50,6 +50,7 @@ class FilePool : public Pool {
   EngineRoot& engine_root() override { return root_->engine; }
   const PoolLimits& limits() const override { return root_->header.limits; }
   Journal& journal() override { return *journal_; }
+  std::uint64_t block_begin() const override;
   const PoolHeader& header() const { return root_->header; }
   Log& log() { return *log_; }
   Promise promised() const { return promised_; }

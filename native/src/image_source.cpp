@@ -357,6 +357,12 @@ std::optional<std::string> ImageSource::next(std::size_t max_bytes) {
                     std::to_string(bounds_.max_dirty) +
                     " bytes, because chunks were asked for too seldom. Take a new one");
   }
+  if (state_ == State::kTakenBack) {
+    close();
+    throw Error(ErrorKind::kImage,
+                "the image was given up: a slot was applied anew, after the pool had been packed. "
+                "Take a new one");
+  }
   if (state_ == State::kClosed) throw Error(ErrorKind::kImage, "the image was closed");
   engine_.check_between_slots();
   if (max_bytes < kMinChunk || max_bytes > kMaxChunk) {

@@ -68,9 +68,10 @@ class ImageSource final : public ImageWatcher {
   void item_changes(const ContainerRoot& container, std::string_view key, const Leaf* old,
                     std::optional<std::string_view> value) override;
   void session_changes(std::uint32_t place, std::uint32_t cell, std::size_t size) override;
+  void changes_taken_back() override { state_ = State::kTakenBack; }
 
  private:
-  enum class State { kSweeping, kCut, kDone, kOverrun, kClosed };
+  enum class State { kSweeping, kCut, kDone, kOverrun, kTakenBack, kClosed };
   // A chunk under construction and what has been spent on it.
   struct Draft {
     explicit Draft(std::size_t max_bytes) : writer(max_bytes + 1024), limit(max_bytes) {}

@@ -26,6 +26,8 @@ class ImageWatcher {
                             std::optional<std::string_view> value) = 0;
   // A cell of the session at `place`, or the session itself, was written; `size` of the reply.
   virtual void session_changes(std::uint32_t place, std::uint32_t cell, std::size_t size) = 0;
+  // Changes that were told of did not happen: the slot is applied anew.
+  virtual void changes_taken_back() = 0;
 };
 
 inline constexpr std::size_t kMaxImages = 2;
@@ -52,6 +54,9 @@ class Watchers {
   }
   void session(std::uint32_t place, std::uint32_t cell, std::size_t size) const {
     for (std::size_t i = 0; i < count_; ++i) list_[i]->session_changes(place, cell, size);
+  }
+  void taken_back() const {
+    for (std::size_t i = 0; i < count_; ++i) list_[i]->changes_taken_back();
   }
 
  private:

@@ -122,6 +122,14 @@ void Journal::clear() {
   pmemobj_persist(pool_, &slot_word(), sizeof(std::uint64_t));
 }
 
+void Journal::take_back() {
+  Header header{};
+  std::memcpy(&header, area_, sizeof header);
+  if (header.slot == 0) return;  // nothing was sealed
+  undo(header);
+  clear();
+}
+
 void Journal::recover(AppliedRoot& applied) {
   Header header{};
   std::memcpy(&header, area_, sizeof header);

@@ -49,6 +49,8 @@ class Journal {
   void flush_written();
   // The slot is applied, durably: nothing is to be undone any more, durable on return.
   void clear();
+  // Takes back what the present slot has overwritten so far: it is to be applied anew.
+  void take_back();
   // The word that clear() sets to zero, for a transaction that does it.
   std::uint64_t& slot_word() { return *reinterpret_cast<std::uint64_t*>(area_); }
 

@@ -3,6 +3,7 @@
 
 #include <libpmemobj.h>
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -107,6 +108,10 @@ class Pool {
   virtual EngineRoot& engine_root() = 0;
   virtual const PoolLimits& limits() const = 0;
   virtual Journal& journal() = 0;
+  // An offset at which one of libpmemobj's blocks of memory begins.
+  virtual std::uint64_t block_begin() const = 0;
+  // How often the state has been packed (pack.hpp) since the pool was opened.
+  std::atomic<std::uint64_t> packings = 0;
 };
 
 }  // namespace mpaxos

@@ -138,6 +138,14 @@ void Tree::verify(const Leaf& leaf) const {
   if (leaf.crc != crc_of(leaf)) damaged("an item does not match its checksum");
 }
 
+void Tree::verify(const Branch& branch) {
+  if (branch.check != check_of(branch)) damaged("a branch does not match its checksum");
+}
+
+void Tree::verify_depth(std::size_t depth) {
+  if (depth > static_cast<std::size_t>(kMaxDepth)) damaged("the tree has a cycle");
+}
+
 // The only item that can have `key`, if any has.
 std::uint64_t Tree::nearest(std::string_view key) const {
   auto reference = root_->tree;
@@ -187,7 +195,7 @@ void Tree::verify_absence(std::string_view key) const {
   const Branch* before = nullptr;
   while (reference & kBranchTag) {
     const auto* branch = branch_at(reference);
-    if (branch->check != check_of(*branch)) damaged("a branch does not match its checksum");
+    verify(*branch);
     if (before != nullptr && !above(*before, *branch)) damaged("its branches are out of order");
     before = branch;
     reference = branch->child[direction(key, branch->byte, branch->bit)];
@@ -201,7 +209,7 @@ std::pair<std::vector<Branch*>, const Leaf*> Tree::right_edge() const {
   if (reference == 0) return {edge, nullptr};
   for (; reference & kBranchTag; reference = edge.back()->child[1]) {
     auto* branch = branch_at(reference);
-    if (branch->check != check_of(*branch)) damaged("a branch does not match its checksum");
+    verify(*branch);
     if (!edge.empty() && !above(*edge.back(), *branch)) damaged("its branches are out of order");
     edge.push_back(branch);
   }
@@ -351,7 +359,7 @@ void Tree::Cursor::look_ahead() {
         continue;
       }
       const auto* branch = tree_.branch_at(reference);
-      if (branch->check != check_of(*branch)) damaged("a branch does not match its checksum");
+      verify(*branch);
       for (const auto child : branch->child) {
         __builtin_prefetch(tree_.base() + (child & ~kBranchTag));
         nearer_.push_back(child);
@@ -374,9 +382,9 @@ const Leaf* Tree::Cursor::next() {
   auto reference = right_.back();
   right_.pop_back();
   while (reference & kBranchTag) {
-    if (right_.size() > static_cast<std::size_t>(kMaxDepth)) damaged("the tree has a cycle");
+    verify_depth(right_.size());
     const auto* branch = tree_.branch_at(reference);
-    if (branch->check != check_of(*branch)) damaged("a branch does not match its checksum");
+    verify(*branch);
     right_.push_back(branch->child[1]);
     tree_.will_read(branch->child[1]);
     reference = branch->child[0];

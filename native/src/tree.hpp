@@ -111,6 +111,7 @@ class Tree {
  private:
   friend class Cursor;
   friend class TreeAppender;
+  friend class Packer;
   struct Difference {
     std::uint32_t byte;
     std::uint32_t bit;
@@ -127,6 +128,8 @@ class Tree {
   void will_read(std::uint64_t reference) const;
   void will_read_all(std::uint64_t reference) const;
   void verify(const Leaf& leaf) const;
+  static void verify(const Branch& branch);
+  static void verify_depth(std::size_t depth);
   void verify_absence(std::string_view key) const;
   std::uint64_t nearest(std::string_view key) const;
   const Leaf* find_from(std::uint64_t reference, std::string_view key) const;

@@ -278,7 +278,8 @@ class Pool:
     @property
     def log_only(self) -> bool: ...
     def info(self) -> dict[str, int | str]:
-        """size, log_size, replicas, machine, state_limit, state_used, heap_used, sessions, ..."""
+        """size, log_size, replicas, machine, state_limit, state_used, sessions, packings (since
+        it was opened), ..."""
     @property
     def promised(self) -> tuple[int, int]: ...
     @property
@@ -349,6 +350,10 @@ class Engine:
     def size(self, container: int) -> int: ...
     def state_used(self) -> int:
         """Bytes of the state as counted against state_limit; the same on every replica."""
+    def pack(self, percent: int) -> int:
+        """Between two slots: move what lies in blocks of memory that are filled to less than
+        `percent` together, so that whole blocks become free; returns how many bytes. A slot that
+        finds no room does it by itself."""
     def state_digest(self) -> int:
         """64-bit digest over the contents of all containers and sessions; reads all of it."""
 

@@ -70,6 +70,32 @@ MUTANTS = [
         "ring",
     ),
     Mutant(
+        "an item that is moved is not flushed",
+        "pack.cpp",
+        "oid = tx_->allocate(size, kind);",
+        "oid = tx_->reserve(size, kind);",
+        "packing",
+        always=True,
+    ),
+    Mutant(
+        "an item is released before the pointer to its copy is durable",
+        "pack.cpp",
+        "  tree.redirect(*tx_, place, oid.off | tag);\n",
+        "  tx_->commit();\n"
+        "  tx_.reset();\n"
+        "  {\n"
+        "    PMEMoid old = pmemobj_oid(base_ + offset);\n"
+        "    pmemobj_free(&old);\n"
+        "  }\n"
+        "  tx_.emplace(pool_.handle());\n"
+        "  tree.redirect(*tx_, place, oid.off | tag);\n"
+        "  (void)tx_;\n"
+        "  before -= size;\n"
+        "  moved_ += size;\n"
+        "  return;\n",
+        "packing",
+    ),
+    Mutant(
         "the tail is published before the records are written",
         "log.cpp",
         "  auto position = tail_;\n  for (const auto& record : records) {\n    const auto units",
@@ -331,9 +357,9 @@ MUTANTS = [
     Mutant(
         "changes of a Python machine and its position are in two transactions",
         "engine.cpp",
-        "  std::size_t next = 0;\n  auto answers = commit(tx, used,",
+        "  std::size_t next = 0;\n  return commit(tx, used,",
         "  tx.commit();\n  Transaction second(pool_.handle());\n"
-        "  std::size_t next = 0;\n  auto answers = commit(second, used,",
+        "  std::size_t next = 0;\n  return commit(second, used,",
         "machine",
         always=True,
     ),

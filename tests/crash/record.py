@@ -58,6 +58,11 @@ def record(shim: Shim, directory: Path, name: str, seed: int, length: float) -> 
     creates = isinstance(made.operations[0], Create)
     if not creates:
         replica.create()
+        if made.before:
+            replica.open()
+            for operation in made.before:
+                replica.run(operation)
+            replica.close()
         shutil.copy(replica.path, directory / "base")
         shim.watch(replica.path, directory / "trace")
         replica.open()

@@ -16,6 +16,7 @@ for each class of allocations (native/src/pool.hpp) that the workloads use."""
 
 CLUSTER = b"crash points 016"
 STATE_LIMIT = 60_000
+"""Bytes; a machine in Python is not held to it here."""
 MAX_SESSIONS = 4
 MAX_REPLY_SLOTS = 16
 
@@ -76,7 +77,14 @@ class Install:
     chunk: bytes
 
 
-Operation = Write | Apply | Run | Reopen | Create | Install
+@dataclass(frozen=True)
+class Pack:
+    """The state is packed: blocks filled to less than `percent` are emptied."""
+
+    percent: int
+
+
+Operation = Write | Apply | Run | Reopen | Create | Install | Pack
 
 
 @dataclass(frozen=True)
@@ -214,6 +222,9 @@ class Replica:
                 self._engine = Engine(self._pool)
             return []
         assert self._engine is not None
+        if isinstance(operation, Pack):
+            assert self._engine.pack(operation.percent) > 0
+            return []
         if isinstance(operation, Write):
             records = [
                 (slot, round_, leader, record_time(slot), value.batch())

@@ -19,6 +19,7 @@ from tests.crash.replica import (
     Entry,
     Install,
     Operation,
+    Pack,
     Reopen,
     Replica,
     Run,
@@ -41,6 +42,9 @@ class Workload:
     installing: bool = False
     """The pool is made to install an image in it."""
 
+    before: tuple[Operation, ...] = ()
+    """What was done before, and is not examined."""
+
 
 class Script:
     """Writes down a workload: keeps the slot numbers and the ballot."""
@@ -49,6 +53,7 @@ class Script:
         self.rng = rng
         self.length = length
         self.operations: list[Operation] = []
+        self.before: tuple[Operation, ...] = ()
         self.round = 1
         self.accepted = 0
         self.applied = 0
@@ -268,6 +273,35 @@ def install(script: Script) -> None:
     script.apply()
 
 
+def packing(script: Script) -> None:
+    """Few of many items are left, in every block of memory; items and branches are moved together,
+    and the state is used and packed again."""
+    rng = script.rng
+    script.step(script.open(3))
+    (session,) = script.sessions
+
+    def run(changes: list[tuple[str, bytes, bytes | None]]) -> None:
+        value = script.value(script.command(session, b"run"))
+        script.accept(value, truncate=script.applied)
+        script.applied += 1
+        script.operations.append(Run(script.applied, value, ((0, b""),), tuple(changes)))
+
+    def change(name: str, key: int, size: int | None) -> tuple[str, bytes, bytes | None]:
+        return name, b"%05d" % key, None if size is None else rng.randbytes(size)
+
+    many = {"short": (10_000, 0), "long": (5000, 90)}
+    for name, (count, size) in many.items():
+        run([change(name, key, size) for key in range(count)])
+        left = {rng.randrange(count) for _ in range(40)}
+        run([change(name, key, None) for key in range(count) if key not in left])
+    script.before, script.operations = tuple(script.operations), [Pack(75)]
+    for turn in script.turns(8):
+        name, (count, size) = rng.choice(list(many.items()))
+        run([change(name, rng.randrange(count), rng.choice([None, size])) for _ in range(3)])
+        if turn == 3:
+            script.operations.append(Reopen())
+
+
 def chunks(applies: list[Apply]) -> list[bytes]:
     """Of an image that is taken while the second half is applied. The same each time: the number
     of an image is random, so it is given another one."""
@@ -292,7 +326,7 @@ def chunks(applies: list[Apply]) -> list[bytes]:
 
 SCRIPTS: dict[str, Callable[[Script], None]] = {
     made.__name__: made
-    for made in (create, promises, ring, values, sessions, machine, mixed, install)
+    for made in (create, promises, ring, values, sessions, machine, mixed, install, packing)
 }
 """By name; in the order in which they run."""
 
@@ -302,4 +336,5 @@ def workload(name: str, seed: int, length: float = 1.0) -> Workload:
     KeyError."""
     script = Script(random.Random(f"{name}:{seed}"), length)
     SCRIPTS[name](script)
-    return Workload(name, seed, script.operations, installing=name == "install")
+    installing = name == "install"
+    return Workload(name, seed, script.operations, installing=installing, before=script.before)
