@@ -15,6 +15,7 @@ constexpr std::uint64_t kHeader = 16;            // of an allocation that has on
 constexpr std::size_t kLargestMoved = 64 << 10;
 // What one transaction of libpmemobj does without more memory for itself: there may be none.
 constexpr std::size_t kMovesAtOnce = 8;
+constexpr std::size_t kWalkedAtOnce = 32;
 
 }  // namespace
 
@@ -52,31 +53,35 @@ void Packer::choose() {
   few_ = sparse.empty() ? 0 : sparse.back() + 1;
 }
 
-// Visits each branch before what is below it, so that it can be moved, and each item.
+// Visits each branch before what is below it, so that it can be moved, and each item. Many at a
+// time: whatever comes next is in no cache, and so they wait for memory together.
 void Packer::walk(ContainerRoot& root, const Visit& visit) {
   if (root.tree == 0) return;
   Tree tree(pool_, root);
   tree.verify_absence({});  // the container itself
   std::vector<Tree::Place> ahead{{nullptr, &root.tree}};
+  std::vector<Tree::Place> group;
   std::uint64_t items = 0;
   while (!ahead.empty()) {
-    const auto place = ahead.back();
-    ahead.pop_back();
-    if (*place.slot & kBranchTag) {
-      tree.verify(*tree.branch_at(*place.slot));
-      visit(tree, place, sizeof(Branch));
-      auto* branch = tree.branch_at(*place.slot);
-      for (const int side : {1, 0}) {
-        tree.will_read(branch->child[side]);
-        ahead.push_back({branch, &branch->child[side]});
+    const auto count = std::min(ahead.size(), kWalkedAtOnce);
+    group.assign(ahead.end() - static_cast<long>(count), ahead.end());
+    ahead.resize(ahead.size() - count);
+    for (const auto& place : group) tree.will_read(*place.slot);
+    for (const auto& place : group) {
+      if (*place.slot & kBranchTag) {
+        tree.verify(*tree.branch_at(*place.slot));
+        visit(tree, place, sizeof(Branch));
+        auto* branch = tree.branch_at(*place.slot);
+        for (auto& child : branch->child) ahead.push_back({branch, &child});
+      } else {
+        const auto* leaf = tree.leaf_at(*place.slot);
+        tree.verify(*leaf);
+        visit(tree, place, sizeof(Leaf) + leaf->key_length + leaf->value_capacity);
+        ++items;
       }
-      tree.verify_depth(ahead.size());
-      continue;
     }
-    const auto* leaf = tree.leaf_at(*place.slot);
-    tree.verify(*leaf);
-    visit(tree, place, sizeof(Leaf) + leaf->key_length + leaf->value_capacity);
-    invariant(++items <= root.count, "a container has more items than it counts");
+    // Each place leads to an item of its own.
+    invariant(items + ahead.size() <= root.count, "a container has more items than it counts");
   }
 }
 

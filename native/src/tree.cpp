@@ -142,10 +142,6 @@ void Tree::verify(const Branch& branch) {
   if (branch.check != check_of(branch)) damaged("a branch does not match its checksum");
 }
 
-void Tree::verify_depth(std::size_t depth) {
-  if (depth > static_cast<std::size_t>(kMaxDepth)) damaged("the tree has a cycle");
-}
-
 // The only item that can have `key`, if any has.
 std::uint64_t Tree::nearest(std::string_view key) const {
   auto reference = root_->tree;
@@ -382,7 +378,7 @@ const Leaf* Tree::Cursor::next() {
   auto reference = right_.back();
   right_.pop_back();
   while (reference & kBranchTag) {
-    verify_depth(right_.size());
+    if (right_.size() > static_cast<std::size_t>(kMaxDepth)) damaged("the tree has a cycle");
     const auto* branch = tree_.branch_at(reference);
     verify(*branch);
     right_.push_back(branch->child[1]);

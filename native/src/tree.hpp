@@ -129,7 +129,6 @@ class Tree {
   void will_read_all(std::uint64_t reference) const;
   void verify(const Leaf& leaf) const;
   static void verify(const Branch& branch);
-  static void verify_depth(std::size_t depth);
   void verify_absence(std::string_view key) const;
   std::uint64_t nearest(std::string_view key) const;
   const Leaf* find_from(std::uint64_t reference, std::string_view key) const;

@@ -160,6 +160,7 @@ def test_status_of_a_cluster() -> None:
         "sending": [{"target": 1, "made": 5 << 20, "total": 9 << 20, "percent": 55, "rate": 0}],
         "problem": None,
     }
+    answers[0]["pool"]["packings"] = 3
     answers[1]["transfer"] = {
         "receiving": {"source": 0, "installed": 4 << 20, "percent": 44, "rate": 3 << 20},
         "sending": [],
@@ -179,6 +180,7 @@ def test_status_of_a_cluster() -> None:
         "slow at slot 11 for 1.2 s",
         "cannot take a snapshot, and keeps its log: No space left",
         "cannot be asked",
+        "packed its state 3 times since it started",
         "10",
     ):
         assert text in shown

@@ -124,6 +124,13 @@ def _notes(answer: dict[str, Any]) -> list[str]:
         notes.append(f"cannot take a snapshot, and keeps its log: {snapshot['failure']}")
     if "transfer" in answer:  # replicas of earlier versions do not tell
         notes += _transfer_notes(answer["transfer"])
+    packings = answer["pool"].get("packings", 0)
+    if packings:
+        times = "once" if packings == 1 else f"{packings} times"
+        notes.append(
+            f"found its pool's free memory scattered, and packed its state {times} since it "
+            "started, while commands waited: a larger pool does so less often (mpaxos grow)"
+        )
     cut = [n for n, peer in answer["peers"].items() if not peer["connected"]]
     if cut:
         notes.append(f"is not connected to {', '.join(cut)}")

@@ -17,6 +17,18 @@ from mpaxos.storage.memory import Memory
 from mpaxos.version import __version__
 
 
+POOL_FIELDS = (
+    "size",
+    "log_size",
+    "log_used",
+    "state_used",
+    "state_limit",
+    "packings",
+    "is_pmem",
+)
+"""What is told of the pool."""
+
+
 class Status:
     """Answers {"op": "status"}, {"op": "digest"} and {"op": "resign"}."""
 
@@ -119,11 +131,7 @@ class Status:
             "transfer": self._transfer(),
             "clients": counters["connections_client"] + counters["connections_jpaxos"],
             "sessions": info.get("sessions", 0),
-            "pool": {
-                name: info[name]
-                for name in ("size", "log_size", "log_used", "state_used", "state_limit", "is_pmem")
-                if name in info
-            },
+            "pool": {name: info[name] for name in POOL_FIELDS if name in info},
             "snapshot": None if self._snapshots is None else self._snapshots(),
             "running": None
             if running is None
