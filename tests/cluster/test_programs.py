@@ -147,7 +147,7 @@ def test_an_interrupted_demo_leaves_no_process(
 
 def test_dev(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    with program("mpaxos.cli.main", "dev", output=log) as dev:
+    with program("mpaxos.cli.main", "dev", "--pool-size", "64MiB", output=log) as dev:
         until(lambda: b"Ctrl-C ends it" in log.read_bytes() or dev.poll() is not None, "dev")
         assert dev.poll() is None, log.read_text()
         lines = log.read_text().splitlines()

@@ -19,8 +19,12 @@ from rich.console import Console
 from mpaxos.cli.errors import FAILED, OK
 from mpaxos.config.checks import importable
 from mpaxos.config.example import DEFAULT_CLIENT, DEFAULT_JPAXOS, DEFAULT_PEER
+from mpaxos.config.values import MIB, parse_size
 from mpaxos.errors import ConfigError
 from mpaxos.local import KV, LocalCluster
+
+LOG_SIZE = 64 * MIB
+"""Of each replica; a quarter of a pool that is small."""
 
 COLOURS = ("cyan", "magenta", "yellow", "green", "blue", "red", "white")
 
@@ -113,6 +117,8 @@ def run_dev(
     problem = importable(service)
     if problem is not None:
         raise ConfigError(problem)
+    size = parse_size(pool_size, "--pool-size")
+    log_size = min(LOG_SIZE, size // 4)
     console = Console()
     logs = _Logs(console)
     directory = Path(tempfile.mkdtemp(prefix="mpaxos-dev-", dir=memory_directory()))
@@ -126,7 +132,7 @@ def run_dev(
                 name="dev",
                 durability=durability,
                 machine=machine,
-                settings={"pool.size": pool_size, "pool.log_size": "64 MiB"},
+                settings={"pool.size": str(size), "pool.log_size": str(log_size)},
                 base_ports=_default_ports(replicas),
                 sink=logs.sink,
             ) as cluster,

@@ -16,7 +16,6 @@ from mpaxos.runtime.loop import Loop
 from mpaxos.storage.memory import Memory
 from mpaxos.version import __version__
 
-
 POOL_FIELDS = (
     "size",
     "log_size",
