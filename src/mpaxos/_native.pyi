@@ -498,8 +498,8 @@ class ImageSource:
     def next(self, max_bytes: int = 256 << 10) -> bytes | None:
         """The next chunk, None after the final one. Chunks are to be kept until the target has
         installed them: they are made once. Raises ImageError when the image was given up, because
-        chunks were asked for so seldom that more than `max_dirty` has changed, or because a slot was
-        applied anew (Engine.pack)."""
+        chunks were asked for so seldom that more than `max_dirty` has changed, or because a slot
+        was applied anew (Engine.pack)."""
     def next_chunk(self, max_bytes: int = 256 << 10) -> Chunk | None:
         """next(), for a chunk that is handed on."""
     @property
