@@ -19,7 +19,7 @@ from tests.crash.workloads import SCRIPTS
 DISTINCT = 20_000
 """Images that `make test` examines at least."""
 
-OPTIONS = Options(budget=17_000, jobs=min(2, os.cpu_count() or 1), length=0.5)
+OPTIONS = Options(budget=20_000, jobs=min(2, os.cpu_count() or 1), length=0.5)
 """The recoveries that are crashed again come on top."""
 
 
