@@ -39,6 +39,7 @@ def make(
     state_limit: int = 8 << 20,
     max_sessions: int = 64,
     max_reply_slots: int = 512,
+    installing: bool = False,
 ) -> None:
     Pool.create(
         str(path),
@@ -51,6 +52,7 @@ def make(
         state_limit=state_limit,
         max_sessions=max_sessions,
         max_reply_slots=max_reply_slots,
+        installing=installing,
     )
 
 

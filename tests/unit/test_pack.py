@@ -161,28 +161,20 @@ def test_an_image_goes_on_across_packing(directory: Path) -> None:
     world.grow(6 * MIB, 10, 1000)
     world.thin_out(0.2)
     source, chunks = ImageSource(world.engine), []
+    digests = {}
     while (chunk := source.next(64 << 10)) is not None:
         chunks.append(chunk)
+        digests[world.engine.mark] = world.engine.state_digest()
         world.engine.pack(95)
         world.apply([(world.rng.randbytes(12), world.rng.randbytes(300))])
     assert len(chunks) > 5
-    Pool.create(
-        str(directory / "target"),
-        size=SIZE,
-        log_size=pools.LOG,
-        cluster=pools.CLUSTER,
-        replica=1,
-        replicas=3,
-        machine="test",
-        state_limit=20 * MIB,
-        max_sessions=64,
-        max_reply_slots=WINDOW,
-        installing=True,
-    )
-    received = pools.reopen(directory / "target", size=SIZE, installing=True)
-    target = ImageTarget(received)
+    path, limits = directory / "target", {"state_limit": 20 * MIB, "max_reply_slots": WINDOW}
+    pools.make(path, size=SIZE, max_sessions=64, installing=True, **limits)
+    pool = pools.reopen(path, size=SIZE, installing=True)
+    target = ImageTarget(pool)
     assert [target.install(chunk) for chunk in chunks][-1]
-    assert Engine(received).mark[0] <= world.engine.mark[0]
+    received = Engine(pool)
+    assert digests[received.mark] == received.state_digest()
 
 
 def test_an_image_is_given_up_when_a_slot_is_applied_anew(directory: Path) -> None:
