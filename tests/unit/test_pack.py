@@ -87,17 +87,16 @@ class World:
                 self.expected[key] = value
 
     def grow(self, upto: int, shortest: int, longest: int) -> None:
-        """Put items until the state has `upto` bytes. Each slot also overwrites some, in place and
-        with another length."""
+        """Put items until the state has `upto` bytes. Each slot also overwrites some in place."""
         while self.engine.state_used() < upto:
-            fresh: dict[bytes, bytes | None] = {
-                self.rng.randbytes(12): self.rng.randbytes(self.rng.randint(shortest, longest))
-                for _ in range(SLOT)
-            }
-            for key in self.rng.sample(self._keys, min(20, len(self._keys))):
-                fresh[key] = self.rng.randbytes(len(self.expected[key]))
-            changes = list(fresh.items())
-            self.rng.shuffle(changes)
+            # First, so that they are looked up before anything of the slot has moved.
+            changes: list[Change] = [
+                (key, self.rng.randbytes(len(self.expected[key])))
+                for key in self.rng.sample(self._keys, min(50, len(self._keys)))
+            ]
+            for _ in range(SLOT):
+                size = self.rng.randint(shortest, longest)
+                changes.append((self.rng.randbytes(12), self.rng.randbytes(size)))
             self.apply(changes)
 
     def thin_out(self, share: float) -> None:
