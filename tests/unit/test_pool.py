@@ -38,8 +38,8 @@ def path() -> Iterator[Path]:
         yield directory / "pool"
 
 
-def make(path: Path, **options: int) -> None:
-    pools.make(path, size=SMALL, max_sessions=4, max_reply_slots=16, **options)
+def make(path: Path, log_size: int = pools.LOG) -> None:
+    pools.make(path, size=SMALL, log_size=log_size, max_sessions=4, max_reply_slots=16)
 
 
 def reopen(path: Path) -> Pool:
