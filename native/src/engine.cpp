@@ -224,11 +224,17 @@ ReplySet Engine::apply_kv(std::uint64_t slot, std::uint64_t time, const BatchPtr
 ReplySet Engine::query_kv(const Batch& batch) {
   check_alive();
   auto& machine = kv();
-  ReplySet replies;
+  payloads_.clear();
   Entry entry;
   for (EntryCursor cursor(batch); cursor.next(entry);) {
     invariant(entry.header.kind == kEntryQuery, "a command among queries");
-    const auto status = machine.query(entry.payload);
+    payloads_.push_back(entry.payload);
+  }
+  machine.look_up(payloads_, found_);
+  ReplySet replies;
+  std::size_t next = 0;
+  for (EntryCursor cursor(batch); cursor.next(entry); ++next) {
+    const auto status = machine.query(entry.payload, found_[next]);
     replies.add(entry.header.session, entry.header.sequence, status, machine.reply());
   }
   return replies;

@@ -96,8 +96,8 @@ class Engine {
   Sessions sessions_;
   std::optional<KeyValue> kv_;
   std::vector<Action> actions_;
-  std::vector<std::string_view> payloads_;  // of the slot's commands, empty where there is none
-  std::vector<Found> found_;  // per action of the slot, before it began
+  std::vector<std::string_view> payloads_;  // of a slot or of queries; empty where none runs
+  std::vector<Found> found_;  // of each, before any ran
   std::vector<std::uint64_t> answered_;  // what goes into the digest of the replies
   BatchPtr batch_;                       // of the slot that was begun
   std::uint64_t planned_time_ = 0;

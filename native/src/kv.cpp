@@ -61,10 +61,10 @@ class Fields {
 
 namespace {
 
-// The key that a command is about; nothing when it has none, or is wrong: run() says so.
+// The key that a request is about; nothing when it has none, or is wrong: operate() says so.
 std::optional<std::string_view> key_of(std::string_view request) {
   const char op = request.empty() ? '\0' : request[0];
-  if (op != 'p' && op != 'P' && op != 'c' && op != 'G' && op != 'd') return std::nullopt;
+  if (std::string_view("pPcGgd").find(op) == std::string_view::npos) return std::nullopt;
   try {
     return Fields(request).key();
   } catch (const char*) {
@@ -72,12 +72,11 @@ std::optional<std::string_view> key_of(std::string_view request) {
   }
 }
 
-bool overwrites(char op) { return op != 'G' && op != 'd'; }
+bool overwrites(char op) { return op == 'p' || op == 'P' || op == 'c'; }
 
 }  // namespace
 
-void KeyValue::prepare(Journal& journal, const std::vector<std::string_view>& requests,
-                       std::vector<Found>& found) {
+void KeyValue::look_up(const std::vector<std::string_view>& requests, std::vector<Found>& found) {
   moved_ = false;
   found.clear();
   searches_.clear();
@@ -88,9 +87,16 @@ void KeyValue::prepare(Journal& journal, const std::vector<std::string_view>& re
   }
   tree_.find_all(searches_);
   auto search = searches_.begin();
+  for (auto& [known, leaf] : found) {
+    if (known) leaf = (search++)->leaf;
+  }
+}
+
+void KeyValue::prepare(Journal& journal, const std::vector<std::string_view>& requests,
+                       std::vector<Found>& found) {
+  look_up(requests, found);
   for (std::size_t i = 0; i < requests.size(); ++i) {
-    if (!found[i].known) continue;
-    const auto* leaf = found[i].leaf = (search++)->leaf;
+    const auto* leaf = found[i].leaf;
     if (leaf != nullptr && overwrites(requests[i][0])) journal.remember(leaf, leaf->size());
   }
 }
@@ -100,11 +106,11 @@ std::uint8_t KeyValue::run(Transaction& tx, std::string_view request, std::uint6
   return operate(&tx, request, used, found);
 }
 
-std::uint8_t KeyValue::query(std::string_view request) {
+std::uint8_t KeyValue::query(std::string_view request, Found found) {
   std::uint64_t used = 0;
   const char op = request.empty() ? '\0' : request[0];
   if (op != 'g' && op != 's' && op != 'n') return bad("not a query: only g, s and n are");
-  return operate(nullptr, request, used, {});
+  return operate(nullptr, request, used, found);
 }
 
 std::uint8_t KeyValue::operate(Transaction* tx, std::string_view request, std::uint64_t& used,

@@ -34,8 +34,12 @@ class KeyValue {
   // Returns the status.
   std::uint8_t run(Transaction& tx, std::string_view request, std::uint64_t& used, Found found);
 
-  // Answers an operation that changes nothing; any other is STATUS_BAD.
-  std::uint8_t query(std::string_view request);
+  // Before any of a batch of queries is answered: looks up what each is about, into `found`.
+  void look_up(const std::vector<std::string_view>& requests, std::vector<Found>& found);
+
+  // Answers an operation that changes nothing; any other is STATUS_BAD. `found` is what look_up()
+  // told of it, with no command in between.
+  std::uint8_t query(std::string_view request, Found found);
 
   std::string_view reply() const { return reply_; }
 
@@ -56,7 +60,7 @@ class KeyValue {
   Tree tree_;
   std::uint64_t limit_;
   std::vector<Tree::Search> searches_;
-  bool moved_ = false;  // an item of this slot was inserted, removed, or put elsewhere
+  bool moved_ = false;  // since look_up() an item was inserted, removed, or put elsewhere
   std::string reply_;
 };
 

@@ -87,7 +87,8 @@ std::pair<std::int64_t, std::vector<Event>> Plane::poll(std::int64_t until, std:
     // Greetings and refusals do not wait for the next turn; writing may bring events, too.
     hub_.flush();
     const auto deadline = std::min(last, hub_.held_until());
-    const bool sleep = !dialling && !hub_.has_events() && !woken_ && !has_results();
+    const bool sleep = !dialling && !hub_.has_events() && !hub_.gathers() && !woken_ &&
+                       !has_results();
     const auto patience = sleep ? std::min(deadline, asio_due_) - monotonic_now() : 0;
     const bool undisturbed = hub_.serve_ready(std::max<std::int64_t>(patience, 0));
     if (!take_results(room)) break;

@@ -14,6 +14,8 @@ constexpr std::size_t kPassBytes = 2U << 20;
 // ns, with what is not waited for
 constexpr std::int64_t kVotePatience = 2'000'000;
 constexpr std::int64_t kTransferPatience = 5'000'000;
+// ns, for more requests to a batch while the sockets have any
+constexpr std::int64_t kGatherTime = 250'000;
 
 std::int64_t nanoseconds(double seconds) { return static_cast<std::int64_t>(seconds * 1e9); }
 
@@ -78,6 +80,18 @@ BatchPtr RequestQueue::next() {
   return batch;
 }
 
+bool RequestQueue::gathers(bool more) {
+  if (!more || open_.count() == 0 || !sealed_.empty()) {
+    gather_until_ = 0;
+    return false;
+  }
+  const auto now = monotonic_now();
+  if (gather_until_ == 0) gather_until_ = now + kGatherTime;
+  if (now < gather_until_) return true;
+  gather_until_ = 0;
+  return false;
+}
+
 std::size_t RequestQueue::bytes() const {
   return sealed_bytes_ + open_.size() - sizeof(BatchHeader);
 }
@@ -95,13 +109,20 @@ std::size_t Hub::max_request_frame() const {
 }
 
 std::int64_t Hub::hand_out(std::int64_t room) {
-  while (room > 0) {
+  const bool commands = room > 0 && !commands_.gathers(pass_served_);
+  const bool queries = !queries_.gathers(pass_served_);
+  gathers_ = (room > 0 && !commands) || !queries;
+  while (commands && room > 0) {
     auto batch = commands_.next();
     if (!batch) break;
     --room;
     push({.kind = kEventBatch, .batch = std::move(batch)});
   }
-  while (auto batch = queries_.next()) push({.kind = kEventReads, .batch = std::move(batch)});
+  while (queries) {
+    auto batch = queries_.next();
+    if (!batch) break;
+    push({.kind = kEventReads, .batch = std::move(batch)});
+  }
   if (!parked_.empty() && (!wanted_.quorum || commands_.bytes() <= options_.max_pending / 2)) {
     for (const auto& connection : std::exchange(parked_, {})) connection->resume();
   }
@@ -203,7 +224,9 @@ void Hub::count_read(std::size_t size) {
 }
 
 bool Hub::serve_ready(std::int64_t patience) {
+  pass_served_ = false;
   return readiness_.poll(patience, [this](std::uint64_t id, std::uint32_t events) {
+    pass_served_ = true;
     // By number: an event of this very round can have closed others.
     if (const auto connection = find(id)) connection->on_ready(events);
     return pass_bytes_ <= kPassBytes;

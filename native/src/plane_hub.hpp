@@ -27,6 +27,9 @@ class RequestQueue {
   void append(const EntryHeader& header, std::string_view payload);
   // The next batch; null when nothing waits.
   BatchPtr next();
+  // Whether to wait before next(): while the sockets have `more`, those who were just answered ask
+  // again, and a larger batch costs everybody less. A moment at most; not when a batch is full.
+  bool gathers(bool more);
   std::size_t bytes() const;
 
  private:
@@ -39,6 +42,7 @@ class RequestQueue {
   std::deque<BatchPtr> sealed_;
   std::size_t sealed_bytes_ = 0;
   std::uint64_t number_ = 0;
+  std::int64_t gather_until_ = 0;  // 0: does not gather
 };
 
 struct TimeLimits {
@@ -73,6 +77,8 @@ class Hub {
   // Makes batches of what waits, at most `room` of commands, and reads on if there is space again.
   // Returns how much room is left.
   std::int64_t hand_out(std::int64_t room);
+  // Requests were not handed out for the sake of others that may come at once: do not sleep.
+  bool gathers() const { return gathers_; }
   // Something is worth a turn.
   bool has_events() const { return events_.size() > held_; }
   // When what is held is worth one, too; far away when nothing is.
@@ -135,6 +141,8 @@ class Hub {
   std::uint64_t last_id_ = 0;
   std::int64_t last_sweep_ = monotonic_now();
   std::size_t pass_bytes_ = 0;
+  bool pass_served_ = false;  // something was ready
+  bool gathers_ = false;
   std::size_t notices_ = 0;
   static constexpr std::int64_t kNever = std::numeric_limits<std::int64_t>::max();
   std::size_t held_ = 0;  // of events_
