@@ -10,6 +10,7 @@ namespace {
 
 constexpr std::int64_t kLongestPoll = 100'000'000;  // ns; Python's signals wait that long
 constexpr std::int64_t kAsioPeriod = 20'000'000;  // ns; its timers may be that late
+constexpr std::int64_t kNap = 200'000;
 constexpr std::int64_t kShortestSweep = 5'000'000;
 constexpr std::int64_t kLongestSweep = 1'000'000'000;
 constexpr std::size_t kLongestName = 255;
@@ -90,7 +91,7 @@ std::pair<std::int64_t, std::vector<Event>> Plane::poll(std::int64_t until, std:
     const bool sleep = !dialling && !hub_.has_events() && !hub_.gathers() && !woken_ &&
                        !has_results();
     const auto patience = sleep ? std::min(deadline, asio_due_) - monotonic_now() : 0;
-    const bool undisturbed = hub_.serve_ready(std::max<std::int64_t>(patience, 0));
+    const bool undisturbed = wait(std::max<std::int64_t>(patience, 0));
     if (!take_results(room)) break;
     room = hub_.hand_out(room);
     if (take_ordinary(room) && !woken_ && undisturbed && monotonic_now() < last) continue;
@@ -104,6 +105,17 @@ std::pair<std::int64_t, std::vector<Event>> Plane::poll(std::int64_t until, std:
     }
   }
   return {monotonic_now(), hub_.take_events()};
+}
+
+// Serves what is ready; waits for it up to `patience` ns. A follower whose own commands are under
+// way first waits for the peers alone: a leader's word answers many clients, who then ask again, and
+// to wake up for each request that comes meanwhile costs more than the request.
+bool Plane::wait(std::int64_t patience) {
+  if (patience == 0 || !steady_ || !steady_->active() || !steady_->awaits_leader()) {
+    return hub_.serve_ready(patience);
+  }
+  const bool undisturbed = hub_.readiness().nap(std::min(patience, kNap));
+  return hub_.serve_ready(0) && undisturbed;
 }
 
 // Takes in what the machine's thread has done. False when that is the protocol's.

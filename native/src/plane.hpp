@@ -79,6 +79,7 @@ class Plane {
   void attach(Steady& steady, FilePool& pool, Engine* engine);
 
  private:
+  bool wait(std::int64_t patience);
   bool take_ordinary(std::int64_t& room);
   bool take_results(std::int64_t& room);
   void after_ordinary(std::int64_t& room);

@@ -88,14 +88,14 @@ Connection::Connection(Hub& hub, tcp::socket socket, Port port)
 
 void Connection::start() {
   hub_.add(shared_from_this());
-  hub_.readiness().add(socket_.get(), id_, EPOLLIN);
+  hub_.readiness().add(socket_.get(), id_, EPOLLIN, port_ == Port::kPeer);
 }
 
 void Connection::show_interest() {
   std::uint32_t events = 0;
   if (!parked_) events |= EPOLLIN;
   if (awaiting_writable_) events |= EPOLLOUT;
-  hub_.readiness().change(socket_.get(), id_, events);
+  hub_.readiness().change(socket_.get(), id_, events, port_ == Port::kPeer);
 }
 
 void Connection::on_ready(std::uint32_t events) {

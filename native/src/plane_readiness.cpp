@@ -1,5 +1,6 @@
 #include "plane_readiness.hpp"
 
+#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -17,6 +18,7 @@ namespace {
 
 constexpr int kEventsAtOnce = 256;
 constexpr std::int64_t kMillisecond = 1'000'000;
+constexpr std::int64_t kSecond = 1'000'000'000;
 // Numbers that no connection has.
 constexpr std::uint64_t kListener = 0;
 constexpr std::uint64_t kWake = ~std::uint64_t{0};
@@ -41,29 +43,32 @@ void Descriptor::close() {
   if (fd_ >= 0) ::close(std::exchange(fd_, -1));
 }
 
-Readiness::Readiness(asio::io_context& io) : epoll_(io, make_epoll()), wake_(make_eventfd()) {
-  add(wake_.get(), kWake, EPOLLIN);
+Readiness::Readiness(asio::io_context& io)
+    : epoll_(io, make_epoll()), urgent_(make_epoll()), wake_(make_eventfd()) {
+  add(wake_.get(), kWake, EPOLLIN, true);
 }
 
-void Readiness::control(int operation, int fd, std::uint64_t id, std::uint32_t events) {
+void Readiness::control(int operation, int fd, std::uint64_t id, std::uint32_t events,
+                        bool urgent) {
   epoll_event event{};
   event.events = events;
   event.data.u64 = id;
-  invariant(::epoll_ctl(epoll_.native_handle(), operation, fd, &event) == 0,
-            "a connection could not be watched");
+  const bool done = ::epoll_ctl(epoll_.native_handle(), operation, fd, &event) == 0 &&
+                    (!urgent || ::epoll_ctl(urgent_.get(), operation, fd, &event) == 0);
+  invariant(done, "a connection could not be watched");
 }
 
-void Readiness::add(int fd, std::uint64_t id, std::uint32_t events) {
-  control(EPOLL_CTL_ADD, fd, id, events);
+void Readiness::add(int fd, std::uint64_t id, std::uint32_t events, bool urgent) {
+  control(EPOLL_CTL_ADD, fd, id, events, urgent);
 }
 
-void Readiness::change(int fd, std::uint64_t id, std::uint32_t events) {
-  control(EPOLL_CTL_MOD, fd, id, events);
+void Readiness::change(int fd, std::uint64_t id, std::uint32_t events, bool urgent) {
+  control(EPOLL_CTL_MOD, fd, id, events, urgent);
 }
 
 // Edge-triggered: a connection that asio does not take up now, as it has run out of descriptors,
 // must not end every wait.
-void Readiness::add_listener(int fd) { add(fd, kListener, EPOLLIN | EPOLLET); }
+void Readiness::add_listener(int fd) { add(fd, kListener, EPOLLIN | EPOLLET, false); }
 
 void Readiness::wake() {
   const std::uint64_t one = 1;
@@ -96,6 +101,12 @@ bool Readiness::poll(std::int64_t patience,
     if (count < kEventsAtOnce) break;
   }
   return true;
+}
+
+bool Readiness::nap(std::int64_t patience) {
+  pollfd urgent{.fd = urgent_.get(), .events = POLLIN, .revents = 0};
+  const timespec timeout{patience / kSecond, patience % kSecond};
+  return ::ppoll(&urgent, 1, &timeout, nullptr) >= 0;
 }
 
 void Readiness::watch() {

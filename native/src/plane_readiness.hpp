@@ -38,9 +38,10 @@ class Readiness {
  public:
   explicit Readiness(asio::io_context& io);
 
-  // From now on told of under `id`; `events` are those of epoll, level-triggered.
-  void add(int fd, std::uint64_t id, std::uint32_t events);
-  void change(int fd, std::uint64_t id, std::uint32_t events);
+  // From now on told of under `id`; `events` are those of epoll, level-triggered. What comes to an
+  // `urgent` one ends a nap().
+  void add(int fd, std::uint64_t id, std::uint32_t events, bool urgent);
+  void change(int fd, std::uint64_t id, std::uint32_t events, bool urgent);
 
   // A listening socket: something that comes there makes asio_called() true once.
   void add_listener(int fd);
@@ -50,14 +51,17 @@ class Readiness {
   // Waits up to `patience` ns for the first, or for wake(). False when a signal ended the wait.
   bool poll(std::int64_t patience,
             const std::function<bool(std::uint64_t, std::uint32_t)>& on_event);
-  // Ends the wait of poll(), or the next one. Safe from any thread.
+  // Waits up to `patience` ns for something urgent, or for wake(). False when a signal ended it.
+  bool nap(std::int64_t patience);
+  // Ends the wait of poll() or nap(), or the next one. Safe from any thread.
   void wake();
   // Before the io_context blocks: lets it return as soon as something is ready.
   void watch();
 
  private:
-  void control(int operation, int fd, std::uint64_t id, std::uint32_t events);
+  void control(int operation, int fd, std::uint64_t id, std::uint32_t events, bool urgent);
   asio::posix::stream_descriptor epoll_;
+  Descriptor urgent_;  // an epoll instance of the urgent ones
   Descriptor wake_;
   bool asio_called_ = false;
   bool watching_ = false;

@@ -30,6 +30,14 @@ SteadyRunner::SteadyRunner(Hub& hub, PeerLinks& links, Steady& steady, FilePool&
   invariant((engine == nullptr) != (hand_over == nullptr), "one who applies what is decided");
 }
 
+bool SteadyRunner::awaits_leader() const {
+  constexpr std::uint32_t kSeveral = 4;
+  if (steady_.leads()) return false;
+  std::uint32_t commands = 0;
+  for (const auto& own : steady_.standing().outbox) commands += own.item.batch->header().count;
+  return commands >= kSeveral;
+}
+
 std::size_t SteadyRunner::run(const std::vector<Event>& events, std::int64_t now) {
   if (!steady_.begin_turn(now)) return 0;
   std::size_t taken = 0;

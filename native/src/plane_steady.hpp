@@ -27,6 +27,8 @@ class SteadyRunner {
   bool active() const { return steady_.active(); }
   std::int64_t room_for_batches() const { return steady_.room_for_batches(); }
   bool awaits_votes() const { return steady_.awaits_votes(); }
+  // What the leader says next is about commands of several clients of this follower.
+  bool awaits_leader() const;
   // One turn with the first of `events`, as far as they are ordinary; returns how many these are.
   std::size_t run(const std::vector<Event>& events, std::int64_t now);
 
