@@ -108,8 +108,8 @@ std::pair<std::int64_t, std::vector<Event>> Plane::poll(std::int64_t until, std:
 }
 
 // Serves what is ready; waits for it up to `patience` ns. A follower whose own commands are under
-// way first waits for the peers alone: a leader's word answers many clients, who then ask again, and
-// to wake up for each request that comes meanwhile costs more than the request.
+// way first waits for its peers alone: the leader's word answers many clients, who then ask again,
+// and to wake up for each request that comes meanwhile costs more than the request.
 bool Plane::wait(std::int64_t patience) {
   if (patience == 0 || !steady_ || !steady_->active() || !steady_->awaits_leader()) {
     return hub_.serve_ready(patience);
