@@ -42,6 +42,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--only", default=",".join(GROUPS), help=f"systems of the table, of {','.join(GROUPS)}"
     )
+    parser.add_argument(
+        "--pool-dir", type=Path, help="where the pools of a sweep go (default /dev/shm)"
+    )
     parser.add_argument("--output", type=Path, default=files.HERE, help="default: bench/")
     return parser.parse_args()
 
@@ -73,13 +76,13 @@ def _origin() -> files.Origin:
     )
 
 
-def _sweep(name: str, duration: float, show: Show) -> files.Growth:
+def _sweep(name: str, duration: float, parent: Path | None, show: Show) -> files.Growth:
     base = Workload(duration=duration, warm_up=max(0.5, duration / 5))
     rows = [
         row
         if row.outcome is None
         else msgspec.structs.replace(row, outcome=without_histogram(row.outcome))
-        for row in grow.run_sweep(grow.find_sweep(name), base, show=show)
+        for row in grow.run_sweep(grow.find_sweep(name), base, parent=parent, show=show)
     ]
     return files.Growth(origin=_origin(), name=name, rows=rows)
 
@@ -100,8 +103,9 @@ def _bench(arguments: argparse.Namespace) -> int:
                 table = files.Table(origin=_origin(), comparison=comparison)
                 found = msgspec.structs.replace(found, table=table)
             else:
-                growth = found.growth | {part: _sweep(part, duration, show)}
-                found = msgspec.structs.replace(found, growth=growth)
+                growth = _sweep(part, duration, arguments.pool_dir, show)
+                growths = found.growth | {part: growth}
+                found = msgspec.structs.replace(found, growth=growths)
             # After each part: what took long is not lost when a later one fails.
             files.save(found, arguments.output)
     spent = time.monotonic() - began

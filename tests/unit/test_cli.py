@@ -15,8 +15,14 @@ from rich.console import Console
 from mpaxos.cli import errors
 from mpaxos.cli.serve import parse_overrides
 from mpaxos.cli.status import exit_status, table
-from mpaxos.config import load
-from mpaxos.config.files import describe, is_memory, process_variables, unsafe_variable
+from mpaxos.config import files, load
+from mpaxos.config.files import (
+    describe,
+    is_memory,
+    process_variables,
+    small_pages,
+    unsafe_variable,
+)
 from mpaxos.errors import (
     ConfigError,
     ConnectionFailed,
@@ -199,6 +205,24 @@ def test_kinds_of_memory() -> None:
     assert not is_memory(Path("/proc"))
     assert "msync" in describe(Path("/proc"))
     assert "msync" not in describe(Path("/proc"), "disk")
+
+
+@pytest.mark.parametrize(
+    ("mount", "size", "told"),
+    [
+        (("tmpfs", "rw,size=64g"), 1 << 30, True),
+        (("tmpfs", "rw,huge=never"), 1 << 30, True),
+        (("tmpfs", "rw,huge=within_size"), 1 << 30, False),
+        (("tmpfs", "rw"), 512 << 20, False),
+        (("ext4", "rw,dax"), 1 << 30, False),
+    ],
+)
+def test_small_pages_below_a_large_pool_are_told(
+    mount: tuple[str, str], size: int, told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_mount_of", lambda path: mount)
+    advice = small_pages(Path("/data"), size)
+    assert advice is None if not told else "huge=always" in str(advice)
 
 
 def test_a_variable_that_takes_durability_away_is_told() -> None:

@@ -15,6 +15,7 @@ from mpaxos.cli.errors import report
 from mpaxos.compiled import RUNS
 from mpaxos.config import ClusterConfig, example, from_dict, load
 from mpaxos.config.durability import SURVIVES
+from mpaxos.config.files import small_pages
 from mpaxos.errors import ConfigError, InvariantViolated, MpaxosError
 from mpaxos.version import __version__
 
@@ -140,6 +141,7 @@ def init(
 
         replace_replica(config, replica or 0)
         print(f"replica {replica}: {config.directory(replica or 0)} is ready; start it")
+        _advise(config, replica or 0)
         return
     if all_replicas == (replica is not None):
         raise ConfigError("init: give either --replica N or --all")
@@ -152,6 +154,15 @@ def init(
             f"replica {number}: {config.directory(number)} is ready (durability "
             f"{config.durability}, {config.machine} machine: {SURVIVES[config.durability]})"
         )
+    _advise(config, numbers[0])
+
+
+def _advise(config: ClusterConfig, replica: int) -> None:
+    """What would make a replica with this data faster, if anything."""
+    if config.machine == "persistent":
+        advice = small_pages(config.directory(replica), config.pool.size)
+        if advice is not None:
+            print(f"note: {advice}")
 
 
 @app.command()

@@ -8,6 +8,9 @@ from pathlib import Path
 
 MEMORY_TYPES = ("tmpfs", "ramfs")
 
+LARGE_POOL = 1 << 30
+"""From this size of a pool on, the size of pages shows (docs/performance.md)."""
+
 
 def _mount_of(path: Path) -> tuple[str, str]:
     """(type, options) of the file system a path is on; the path itself need not exist yet."""
@@ -65,6 +68,18 @@ def describe(path: Path, durability: str = "pmem") -> str:
     return (
         f"an ordinary file system ({kind}): durable through msync, correct but slow; "
         'durability = "disk" is what to use there'
+    )
+
+
+def small_pages(path: Path, size: int) -> str | None:
+    """What to say when a pool of `size` bytes would have pages of 4 KiB for no good reason."""
+    kind, options = _mount_of(path)
+    huge = any(word.startswith("huge=") and word != "huge=never" for word in options.split(","))
+    if kind != "tmpfs" or huge or size < LARGE_POOL:
+        return None
+    return (
+        f"{path} is on a tmpfs with pages of 4 KiB. With millions of items a replica is faster by "
+        "up to a third on one with large pages: mount -t tmpfs -o huge=always tmpfs DIRECTORY"
     )
 
 
