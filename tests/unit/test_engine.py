@@ -80,6 +80,11 @@ class Traffic:
                     entries.append(entries[-1])
         return Batch.build(0, 1, number, entries), windows
 
+    def queries(self, number: int) -> Batch:
+        count = self.rng.randrange(0, 12)
+        entries = [(1, i, 0, n.ENTRY_QUERY, self.request()) for i in range(count)]
+        return Batch.build(0, 1, number, entries)
+
     def request(self) -> bytes:
         rng = self.rng
         key, value = rng.choice(self.keys), rng.randbytes(rng.choice([0, 1, 30, 31, 130, 5000]))
@@ -89,6 +94,7 @@ class Traffic:
                 kv.put_request(key, value),
                 kv.put_request(key, value),
                 kv.get_request(key),
+                kv.get_request(rng.choice(self.keys)),
                 kv.delete_request(key),
                 kv.compare_and_set_request(
                     key, rng.choice([None, value]), rng.choice([None, b"x"])
@@ -130,6 +136,9 @@ def test_native_and_python_machines_and_a_restarted_one_agree(directory: Path, s
         assert restarted.apply_kv(slot, 1000 + slot, batch).entries() == replies
         assert native.mark == other.mark == restarted.mark
         traffic.opened(replies, windows)
+        reads = traffic.queries(slot)
+        answers = native.query_kv(reads).entries()
+        assert host.query(reads).entries() == restarted.query_kv(reads).entries() == answers
         if slot % 7 == 0:
             if traffic.rng.random() < 0.5:
                 crashed = directory / "copy"
