@@ -86,8 +86,25 @@ bool ImageTarget::install(const ImageChunk& chunk, const std::optional<Promise>&
   if (complete_) refuse("the image is complete already");
   auto reader = chunk.reader();
   expect(reader);
-  Record record{};
   numbers_.fill(nullptr);
+  try {
+    complete_ = install_all(chunk, reader, promise);
+  } catch (...) {
+    for (auto& appender : appenders_) appender.reset();  // what they know was taken back
+    throw;
+  }
+  if (complete_) {
+    pool_.reload();
+  } else {
+    prepare_memory();
+  }
+  return complete_;
+}
+
+// All of the chunk, or nothing. True when it was the last one.
+bool ImageTarget::install_all(const ImageChunk& chunk, ChunkReader& reader,
+                              const std::optional<Promise>& promise) {
+  Record record{};
   Transaction tx(pool_.handle());
   tx.expect(chunk.bytes().size() / kBytesPerReservation);
   tx.add(state_, sizeof *state_);
@@ -95,19 +112,15 @@ bool ImageTarget::install(const ImageChunk& chunk, const std::optional<Promise>&
   if (reader.final()) {
     verify(record.end, record.counts);
     finish(tx, record.end, promise);
-    tx.commit();
-    complete_ = true;
-    pool_.reload();
-    return true;
+  } else {
+    state_->image = reader.header().image;
+    state_->next = reader.header().number + 1;
+    state_->slot = reader.header().slot;
+    state_->bytes += chunk.bytes().size();
+    state_->crc = crc_of(*state_);
   }
-  state_->image = reader.header().image;
-  state_->next = reader.header().number + 1;
-  state_->slot = reader.header().slot;
-  state_->bytes += chunk.bytes().size();
-  state_->crc = crc_of(*state_);
   tx.commit();
-  prepare_memory();
-  return false;
+  return reader.final();
 }
 
 // Maps what the next chunks will be written to: the allocator goes through an empty pool from front
@@ -132,17 +145,12 @@ void ImageTarget::prepare_memory() {
 
 // All of them, and the trees are whole again.
 void ImageTarget::install_records(Transaction& tx, ChunkReader& reader, Record& record) {
-  try {
-    while (reader.next(record)) {
-      apply(tx, record);
-      ++state_->records;
-    }
-    for (auto& appender : appenders_) {
-      if (appender) appender->finish();
-    }
-  } catch (...) {
-    for (auto& appender : appenders_) appender.reset();  // what they know is taken back
-    throw;
+  while (reader.next(record)) {
+    apply(tx, record);
+    ++state_->records;
+  }
+  for (auto& appender : appenders_) {
+    if (appender) appender->finish();
   }
 }
 

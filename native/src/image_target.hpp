@@ -54,6 +54,8 @@ class ImageTarget {
  private:
   void expect(const ChunkReader& reader) const;
   void apply(Transaction& tx, const Record& record);
+  bool install_all(const ImageChunk& chunk, ChunkReader& reader,
+                   const std::optional<Promise>& promise);
   void install_records(Transaction& tx, ChunkReader& reader, Record& record);
   void put(Transaction& tx, std::uint8_t container, std::string_view key, std::string_view item);
   void erase(Transaction& tx, std::uint8_t container, std::string_view key);

@@ -216,6 +216,17 @@ def test_made_up_chunks(directory: Path, chunk: bytes, match: str) -> None:
     world.same_again(receiver.install([chunks[0]]))  # nothing of the other was left behind
 
 
+def test_nothing_is_appended_behind_the_items_of_a_refused_last_chunk(directory: Path) -> None:
+    """It is refused when all of its records were installed."""
+    receiver = Receiver(directory / "b")
+    item = put_record(b"k", b"v")
+    refused(receiver, records(HEAD, NAME, item, end((b"data", 1)), flags=1), "another size")
+    world = World(directory / "a", 1)
+    world.traffic.keys = [b"x", b"y", b"z"]
+    world.run(40)
+    world.same_again(receiver.install(world.take_all(random.Random(5), slots=0, low=6000)))
+
+
 def test_records_do_what_the_document_says(directory: Path) -> None:
     """All but the sum over the items is right at the end: their number and sizes were compared."""
     receiver = Receiver(directory / "b")
