@@ -79,7 +79,7 @@ def small_pages(path: Path, size: int) -> str | None:
         return None
     return (
         f"{path} is on a tmpfs with pages of 4 KiB. With millions of items a replica is faster by "
-        "up to a third on one with large pages: mount -t tmpfs -o huge=always tmpfs DIRECTORY"
+        "a tenth or more on one with large pages: mount -t tmpfs -o huge=always tmpfs DIRECTORY"
     )
 
 
