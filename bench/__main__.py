@@ -56,6 +56,8 @@ def _check(arguments: argparse.Namespace) -> tuple[list[str], list[str]]:
     for part in parts:
         if part not in known:
             raise ConfigError(f"{part}: one of {', '.join(known)}, all")
+    if arguments.pool_dir is not None and TABLE in parts:
+        raise ConfigError(f"--pool-dir is for sweeps, not for {TABLE}: it has its pools in /dev/shm")
     systems = arguments.only.split(",")
     for system in systems:
         if system not in GROUPS:

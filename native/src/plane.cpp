@@ -114,8 +114,9 @@ bool Plane::wait(std::int64_t patience) {
   if (patience == 0 || !steady_ || !steady_->active() || !steady_->awaits_leader()) {
     return hub_.serve_ready(patience);
   }
-  const bool undisturbed = hub_.readiness().nap(std::min(patience, kNap));
-  return hub_.serve_ready(0) && undisturbed;
+  const auto nap = std::min(patience, kNap);
+  if (!hub_.readiness().nap(nap)) return false;
+  return hub_.serve_ready(patience - nap);  // at once, if anything came
 }
 
 // Takes in what the machine's thread has done. False when that is the protocol's.
