@@ -57,7 +57,7 @@ def _check(arguments: argparse.Namespace) -> tuple[list[str], list[str]]:
         if part not in known:
             raise ConfigError(f"{part}: one of {', '.join(known)}, all")
     if arguments.pool_dir is not None and TABLE in parts:
-        raise ConfigError(f"--pool-dir is for sweeps, not for {TABLE}: it has its pools in /dev/shm")
+        raise ConfigError(f"--pool-dir is for sweeps, not for {TABLE}: its pools are in memory")
     systems = arguments.only.split(",")
     for system in systems:
         if system not in GROUPS:
