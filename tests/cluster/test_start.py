@@ -164,3 +164,15 @@ def test_a_flipped_byte_in_the_log(cluster: LocalCluster) -> None:
     refused(cluster, 0, STORAGE)
     with KeyValueClient(cluster.addresses) as kv:
         assert kv.get(b"marked") == marker
+
+
+def test_all_threads_are_scheduled_as_the_setting_says(make_cluster: MakeCluster) -> None:
+    for how, policy in (("batch", os.SCHED_BATCH), ("inherited", os.SCHED_OTHER)):
+        cluster = make_cluster(
+            service="tests.cluster.services:Trouble", settings={"scheduling": how}
+        )
+        cluster.wait_in_step()
+        threads = os.listdir(f"/proc/{cluster.process(0).pid}/task")
+        assert len(threads) > 1  # the state machine has its own
+        assert {os.sched_getscheduler(int(thread)) for thread in threads} == {policy}
+        cluster.close()

@@ -90,6 +90,7 @@ def test_a_wrong_value_names_where_it_came_from(file: Path) -> None:
         (plain(durability="disk", machine="persistent"), "does not go with durability = 'disk'"),
         (plain(durability="none", machine="persistent"), 'or machine = "volatile"'),
         (plain(durability="tape"), "pmem, disk, view, epoch, none"),
+        (plain(scheduling="fifo"), "scheduling = 'fifo': must be one of batch, inherited"),
         (plain(machine="shared"), "machine = 'shared': must be one of persistent, volatile"),
         (plain(durability="disk", pool={"log_size": "48 MiB"}), "at least 3 segments, here of 17"),
         (plain(durability="disk", disk={"segment_size": "16 MiB"}), "16 times the largest batch"),
@@ -245,7 +246,8 @@ def test_agreement_changes_with_what_must_be_equal(change: dict[str, Any]) -> No
 
 def test_agreement_ignores_what_may_differ() -> None:
     base = config.agreement(config.from_dict(plain()))
-    for change in ({"protocol": {"heartbeat_ms": 9}}, {"name": "other"}):
+    alike = ({"protocol": {"heartbeat_ms": 9}}, {"name": "other"}, {"scheduling": "inherited"})
+    for change in alike:
         assert config.agreement(config.from_dict(plain(**change))) == base
 
 

@@ -16,13 +16,15 @@ MIN_POOL = 16 * MIB
 BLOCK = 4 * KIB
 """What the log on disk writes at least, and at multiples of."""
 
+SCHEDULINGS = ("batch", "inherited")
+
 FEWEST_SEGMENTS = 3
 """Of a log on disk: the one being written, the next one, and the reserve."""
 
 
 def check(config: ClusterConfig, where: str) -> None:
     """Raise ConfigError, prefixed with `where`, for the first thing that cannot work."""
-    for part in (_identity, _axes, _replicas, _addresses, _sizes, _disk, _protocol):
+    for part in (_identity, _axes, _scheduling, _replicas, _addresses, _sizes, _disk, _protocol):
         try:
             problem = part(config)
         except ConfigError as error:  # an address that cannot be parsed
@@ -59,6 +61,12 @@ def _identity(config: ClusterConfig) -> str | None:
 
 def _axes(config: ClusterConfig) -> str | None:
     return axes_problem(config.durability, config.machine)
+
+
+def _scheduling(config: ClusterConfig) -> str | None:
+    if config.scheduling in SCHEDULINGS:
+        return None
+    return f"scheduling = {config.scheduling!r}: must be one of {', '.join(SCHEDULINGS)}"
 
 
 def _replicas(config: ClusterConfig) -> str | None:

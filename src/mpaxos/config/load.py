@@ -40,7 +40,7 @@ _SECTIONS: dict[str, type[Section]] = {
     "limits": LimitsConfig,
     "protocol": ProtocolConfig,
 }
-_TOP_KEYS = ("name", "id", "service", "durability", "machine")
+_TOP_KEYS = ("name", "id", "service", "durability", "machine", "scheduling")
 
 
 def _nearest(key: str, known: Iterable[str], *, brief: bool = False) -> str:

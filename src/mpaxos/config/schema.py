@@ -123,6 +123,9 @@ class ClusterConfig(Section, frozen=True, kw_only=True):
     """What is durable before an acceptor answers; see docs/durability.md."""
     machine: str = ""
     """Where the state lives: "persistent" or "volatile"; empty: what suits the durability."""
+    scheduling: str = "batch"
+    """How a replica shares processors that are all busy: "batch", or "inherited" from what started
+    it; see mpaxos.runtime.scheduling. Each replica may have its own."""
     pool: PoolConfig = PoolConfig()
     disk: DiskConfig = DiskConfig()
     snapshots: SnapshotsConfig = SnapshotsConfig()

@@ -18,6 +18,7 @@ from mpaxos.net.plane import Notice
 from mpaxos.runtime import assemble
 from mpaxos.runtime.held import DurableWatch
 from mpaxos.runtime.loop import Loop
+from mpaxos.runtime.scheduling import schedule
 from mpaxos.runtime.scratch_sink import ScratchSink
 from mpaxos.runtime.service import load_service
 from mpaxos.runtime.sinks import finish_switch, make_sink
@@ -41,6 +42,7 @@ def serve(config: ClusterConfig, number: int) -> int:
     """
     started = _process_start()
     _start_logging(number)
+    schedule(config.scheduling)
     path = config.directory(number)
     with open_directory(path, config.cluster_id, number, config) as directory:
         taken: Pool | None = None
