@@ -9,6 +9,7 @@
 #include "error.hpp"
 #include "file_pool.hpp"
 #include "image_target.hpp"
+#include "reserve.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -111,6 +112,7 @@ std::uint64_t applied(FilePool& pool) {
 }  // namespace
 
 void bind_storage(nb::module_& m) {
+  m.def("gives_large_pages", &gives_large_pages, "directory"_a);
   nb::class_<FilePool>(m, "Pool")
       .def_static("create", &create, "path"_a, nb::kw_only(), "size"_a, "log_size"_a, "cluster"_a,
                   "replica"_a, "replicas"_a, "machine"_a, "state_limit"_a, "max_sessions"_a,

@@ -13,7 +13,9 @@
 #include <filesystem>
 
 #include "checksum.hpp"
+#include "descriptor.hpp"
 #include "error.hpp"
+#include "reserve.hpp"
 
 namespace mpaxos {
 namespace {
@@ -26,24 +28,8 @@ std::uint32_t crc_upto(const void* data, std::size_t size) {
   return crc32c({static_cast<const char*>(data), size});
 }
 
-// A file descriptor that closes itself.
-class File {
- public:
-  File(const std::string& path, int flags, mode_t mode = 0)
-      : fd_(::open(path.c_str(), flags, mode)) {}
-  ~File() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  File(const File&) = delete;
-  File& operator=(const File&) = delete;
-  int get() const { return fd_; }
-
- private:
-  int fd_;
-};
-
 void sync_path(const std::string& path, int flags) {
-  const File file(path, flags);
+  const Descriptor file(path, flags);
   if (file.get() < 0 || ::fsync(file.get()) != 0) {
     throw Error(ErrorKind::kStorageFull, "cannot sync " + path + ": " + std::strerror(errno));
   }
@@ -58,34 +44,14 @@ void sync_path(const std::string& path, int flags) {
                                            " free): make room, or choose a smaller pool size");
 }
 
-// Writes zeros to the whole file. It takes a third longer than to reserve its blocks, but then the
-// memory of a tmpfs is ready to be mapped, 16 pages at a time, where each page would have to be
-// zeroed when it is first touched: that saves more than it cost when an image fills the pool.
-int write_zeros(int file, std::uint64_t size) {
-  // Ahead, as everything that is free would be filled before it shows.
-  struct statvfs info {};
-  if (::fstatvfs(file, &info) == 0 && info.f_bavail * info.f_frsize < size) return ENOSPC;
-  const std::string zeros(std::size_t{1} << 20, '\0');
-  while (size > 0) {
-    const auto written = ::write(file, zeros.data(), std::min<std::uint64_t>(size, zeros.size()));
-    if (written < 0 && errno == EINTR) continue;
-    if (written <= 0) return errno;
-    size -= static_cast<std::uint64_t>(written);
-  }
-  return 0;
-}
-
-// Reserves all blocks, so that a full device shows now and not as SIGBUS in the middle of work.
 void reserve_file(const PoolSpec& spec, const std::string& temporary,
                   const std::string& directory) {
-  const File file(temporary, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
+  const Descriptor file(temporary, O_CREAT | O_EXCL | O_RDWR, 0600);
   if (file.get() < 0) {
     throw Error(ErrorKind::kStorageFull,
                 "cannot create " + temporary + ": " + std::strerror(errno));
   }
-  const int error = spec.installation > 0
-                        ? write_zeros(file.get(), spec.size)
-                        : ::posix_fallocate(file.get(), 0, static_cast<off_t>(spec.size));
+  const int error = reserve(file.get(), spec.size, spec.installation > 0);
   if (error == ENOSPC || error == EFBIG) no_room(spec, directory);
   if (error != 0) {
     throw Error(ErrorKind::kStorageFull,
@@ -150,7 +116,7 @@ void initialise(PMEMobjpool* pool, const PoolSpec& spec) {
 void check_unused_header(const std::string& path) {
   constexpr std::size_t kFrom = 2048;
   constexpr std::size_t kTo = 4024;
-  const File file(path, O_RDONLY | O_CLOEXEC);
+  const Descriptor file(path, O_RDONLY);
   std::string bytes(kTo - kFrom, '\0');
   const auto got = ::pread(file.get(), bytes.data(), bytes.size(), kFrom);
   if (got != static_cast<ssize_t>(bytes.size()) ||
@@ -219,12 +185,12 @@ void FilePool::create(const PoolSpec& spec) {
       throw;
     }
     pmemobj_close(pool);
-    sync_path(temporary, O_RDWR | O_CLOEXEC);
+    sync_path(temporary, O_RDWR);
     if (::rename(temporary.c_str(), spec.path.c_str()) != 0) {
       throw Error(ErrorKind::kStorageFull,
                   "cannot rename " + temporary + ": " + std::strerror(errno));
     }
-    sync_path(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    sync_path(directory, O_RDONLY | O_DIRECTORY);
   } catch (...) {
     ::unlink(temporary.c_str());
     throw;

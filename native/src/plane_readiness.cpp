@@ -39,10 +39,6 @@ int make_eventfd() {
 
 }  // namespace
 
-void Descriptor::close() {
-  if (fd_ >= 0) ::close(std::exchange(fd_, -1));
-}
-
 Readiness::Readiness(asio::io_context& io)
     : epoll_(io, make_epoll()), urgent_(make_epoll()), wake_(make_eventfd()) {
   add(wake_.get(), kWake, EPOLLIN, true);

@@ -14,25 +14,9 @@
 #include <functional>
 #include <utility>
 
+#include "descriptor.hpp"
+
 namespace mpaxos {
-
-// One of the sockets; closes it.
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  ~Descriptor() { close(); }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int get() const { return fd_; }
-  void reset(int fd) {
-    close();
-    fd_ = fd;
-  }
-  void close();
-
- private:
-  int fd_;
-};
 
 class Readiness {
  public:

@@ -14,6 +14,7 @@
 #include <random>
 #include <utility>
 
+#include "descriptor.hpp"
 #include "error.hpp"
 #include "wal_format.hpp"
 
@@ -25,22 +26,6 @@ namespace {
                                        ". The replica stops, as it cannot know what of its last "
                                        "writes is on the device; check the device, then start it");
 }
-
-class Descriptor {
- public:
-  Descriptor(const std::string& path, int flags, mode_t mode = 0)
-      : fd_(::open(path.c_str(), flags | O_CLOEXEC, mode)) {}
-  Descriptor(Descriptor&& other) noexcept : fd_(other.fd_) { other.fd_ = -1; }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  ~Descriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  int get() const { return fd_; }
-
- private:
-  int fd_;
-};
 
 // Returns 0 or an errno.
 int write_all(int fd, std::uint64_t offset, std::string_view bytes) {

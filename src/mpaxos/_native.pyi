@@ -241,6 +241,9 @@ class Steady:
 
 # ---------------------------------------------------------------- persistent memory
 
+def gives_large_pages(directory: str) -> bool:
+    """Pools made in this directory, on a tmpfs, get pages of 2 MiB."""
+
 @final
 class Pool:
     """One replica's persistent memory: promise, log ring, positions, sessions, containers."""

@@ -117,7 +117,7 @@ def test_no_room_for_a_pool_is_said_before_anything_is_made(make_cluster: MakeCl
 
 def test_nothing_grows_behind_a_replica_that_is_away(memory_path: Path) -> None:
     """A small soak; `python -m tests.soak` is the large one."""
-    peaks = Soak(memory_path, Plan(commands=200_000, pool=64, rounds=2)).run()
+    peaks = Soak(memory_path, Plan(commands=1_000_000, pool=64, rounds=2)).run()
     # Under pressure it goes from three quarters down to a half of that; who looks now and then on
     # a quick machine may see the lower end only.
     assert peaks.log_used > peaks.log_size // 3, "the log was never full: nothing was tested"

@@ -212,7 +212,7 @@ MUTANTS = [
     Mutant(
         "a pool is renamed before its contents are synced",
         "file_pool.cpp",
-        "    sync_path(temporary, O_RDWR | O_CLOEXEC);\n",
+        "    sync_path(temporary, O_RDWR);\n",
         "",
         "create",
         always=True,
@@ -220,7 +220,7 @@ MUTANTS = [
     Mutant(
         "a pool's name is not synced",
         "file_pool.cpp",
-        "    sync_path(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);\n",
+        "    sync_path(directory, O_RDONLY | O_DIRECTORY);\n",
         "",
         "create",
         always=True,

@@ -145,7 +145,7 @@ def init(
         return
     if all_replicas == (replica is not None):
         raise ConfigError("init: give either --replica N or --all")
-    from mpaxos.storage.directory import initialise
+    from mpaxos.cli.storage import initialise
 
     numbers = [entry.id for entry in config.replicas] if replica is None else [replica]
     for number in numbers:
@@ -159,10 +159,14 @@ def init(
 
 def _advise(config: ClusterConfig, replica: int) -> None:
     """What would make a replica with this data faster, if anything."""
-    if config.machine == "persistent":
-        advice = small_pages(config.directory(replica), config.pool.size)
-        if advice is not None:
-            print(f"note: {advice}")
+    if config.machine != "persistent":
+        return
+    from mpaxos.storage.pmem import gives_large_pages
+
+    directory = config.directory(replica)
+    advice = small_pages(directory, config.pool.size)
+    if advice is not None and not gives_large_pages(directory):
+        print(f"note: {advice}")
 
 
 @app.command()

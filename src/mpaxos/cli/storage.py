@@ -1,21 +1,73 @@
-"""`mpaxos init --replace` and `mpaxos grow`: storage of a replica that does not run."""
+"""`mpaxos init` and `mpaxos grow`: storage of a replica that does not run."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TransferSpeedColumn,
+)
 
 from mpaxos.config import ClusterConfig, format_size
 from mpaxos.errors import ConfigError
 from mpaxos.runtime import grow as runtime
 from mpaxos.runtime.sinks import prepare
-from mpaxos.storage.directory import initialise, open_directory
+from mpaxos.storage import directory as directories
+from mpaxos.storage.directory import open_directory
 from mpaxos.storage.lives import Lives
+
+
+@contextlib.contextmanager
+def reserving(directory: Path, size: int) -> Iterator[None]:
+    """While it is entered, show on a terminal how much memory the files in `directory` have, which
+    is to become `size` bytes: a large pool takes seconds."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    bar = Progress(
+        TextColumn("reserving memory"),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    ended = threading.Event()
+
+    def watch(task: TaskID) -> None:
+        while not ended.wait(0.1):
+            used = 0
+            for path in directory.rglob("*"):
+                with contextlib.suppress(FileNotFoundError):  # renamed meanwhile
+                    used += path.stat().st_blocks * 512
+            bar.update(task, completed=min(used, size))
+
+    with bar:
+        watcher = threading.Thread(target=watch, args=[bar.add_task("reserving", total=size)])
+        watcher.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            watcher.join()
+
+
+def initialise(config: ClusterConfig, replica: int) -> None:
+    """Make the directory of a new replica. Raises ConfigError, StorageForeign, StorageFull."""
+    with reserving(config.directory(replica), _durable_size(config)):
+        directories.initialise(config, replica)
 
 
 def replace(config: ClusterConfig, replica: int) -> None:
@@ -29,10 +81,17 @@ def replace(config: ClusterConfig, replica: int) -> None:
             "init --replace: with one replica there is nobody to get the state from; restore its "
             "data from a good copy"
         )
-    initialise(config, replica, Lives(life=time.time_ns(), recovering=True))
     directory = config.directory(replica)
-    with open_directory(directory, config.cluster_id, replica, config) as opened:
-        prepare(opened)
+    pools = 1 if config.volatile else 2  # one is for the image it gets
+    with reserving(directory, pools * _durable_size(config)):
+        directories.initialise(config, replica, Lives(life=time.time_ns(), recovering=True))
+        with open_directory(directory, config.cluster_id, replica, config) as opened:
+            prepare(opened)
+
+
+def _durable_size(config: ClusterConfig) -> int:
+    """Bytes of the pool, or of the log where it is all that is durable."""
+    return config.pool.log_size if config.volatile else config.pool.size
 
 
 def grow(

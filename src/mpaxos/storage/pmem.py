@@ -12,6 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mpaxos import _native
 from mpaxos._native import Pool
 from mpaxos.core.invariant import invariant
 from mpaxos.core.output import Truncate, Write, WritePromise, WriteRecord
@@ -125,6 +126,11 @@ class PmemLog(PmemStore):
         if self._decided > self._written:
             self.pool.write_decided(self._decided)
             self._written = self._decided
+
+
+def gives_large_pages(directory: Path) -> bool:
+    """Pools made in this directory, on a tmpfs, get pages of 2 MiB from the kernel."""
+    return _native.gives_large_pages(str(directory))
 
 
 def create_log(path: Path, *, cluster: bytes, replica: int, replicas: int, log_size: int) -> int:
