@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from mpaxos.config import example
 from mpaxos.local import LocalCluster
 
 
@@ -85,6 +86,28 @@ def test_nobody_there() -> None:
     assert done.returncode == 1
     assert done.stderr.startswith(b"mpaxos: ")
     assert b"Traceback" not in done.stderr
+
+
+def test_init_shows_on_a_terminal_how_much_memory_is_there(memory_path: Path) -> None:
+    (memory_path / "c.toml").write_text(example(directory=str(memory_path / "data")))
+    ours, theirs = os.openpty()
+    words = ["init", "--cluster", str(memory_path / "c.toml"), "--replica", "0"]
+    done = subprocess.run(
+        [sys.executable, "-m", "mpaxos.cli.main", *words, "--set", "pool.size=300MiB"],
+        env=os.environ | {"TERM": "xterm"},
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        timeout=60,
+        check=False,
+    )
+    os.close(theirs)
+    shown = os.read(ours, 1 << 16)
+    os.close(ours)
+    assert done.returncode == 0, shown
+    assert b"reserving memory" in shown and b"/300.0 MiB" in shown, shown
+    assert b"replica 0: " in done.stdout and b"reserving" not in done.stdout
+    quiet = mpaxos(*words[:-1], "1")
+    assert quiet.returncode == 0 and quiet.stderr == b""
 
 
 @contextmanager
