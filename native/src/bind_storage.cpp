@@ -29,7 +29,7 @@ std::array<std::uint8_t, 16> cluster_id(const nb::bytes& bytes) {
 void create(const std::string& path, std::uint64_t size, std::uint64_t log_size,
             const nb::bytes& cluster, std::uint32_t replica, std::uint32_t replicas,
             const std::string& machine, std::uint64_t state_limit, std::uint64_t max_sessions,
-            std::uint64_t max_reply_slots, bool installing, bool log_only) {
+            std::uint64_t max_reply_slots, bool installing, bool log_only, bool brief) {
   invariant(log_only == (max_sessions == 0), "sessions are where the state is");
   invariant(!(log_only && installing), "no image is installed in a pool for a log only");
   const PoolSpec spec{path,
@@ -40,7 +40,10 @@ void create(const std::string& path, std::uint64_t size, std::uint64_t log_size,
                       replicas,
                       machine,
                       {state_limit, max_sessions, max_reply_slots},
-                      installing ? sizeof(Installation) : 0};
+                      installing ? sizeof(Installation) : 0,
+                      brief        ? Pages::kAsTheyCome
+                      : installing ? Pages::kTouched
+                                   : Pages::kLarge};
   nb::gil_scoped_release release;
   FilePool::create(spec);
 }
@@ -116,7 +119,8 @@ void bind_storage(nb::module_& m) {
   nb::class_<FilePool>(m, "Pool")
       .def_static("create", &create, "path"_a, nb::kw_only(), "size"_a, "log_size"_a, "cluster"_a,
                   "replica"_a, "replicas"_a, "machine"_a, "state_limit"_a, "max_sessions"_a,
-                  "max_reply_slots"_a, "installing"_a = false, "log_only"_a = false)
+                  "max_reply_slots"_a, "installing"_a = false, "log_only"_a = false,
+                  "brief"_a = false)
       .def("__init__", &open_pool, "path"_a, nb::kw_only(), "cluster"_a, "replica"_a, "size"_a,
            "installing"_a = false)
       .def("info", &info)

@@ -15,7 +15,6 @@
 #include "checksum.hpp"
 #include "descriptor.hpp"
 #include "error.hpp"
-#include "reserve.hpp"
 
 namespace mpaxos {
 namespace {
@@ -51,7 +50,7 @@ void reserve_file(const PoolSpec& spec, const std::string& temporary,
     throw Error(ErrorKind::kStorageFull,
                 "cannot create " + temporary + ": " + std::strerror(errno));
   }
-  const int error = reserve(file.get(), spec.size, spec.installation > 0);
+  const int error = reserve(file.get(), spec.size, spec.pages);
   if (error == ENOSPC || error == EFBIG) no_room(spec, directory);
   if (error != 0) {
     throw Error(ErrorKind::kStorageFull,

@@ -9,6 +9,7 @@
 #include "log.hpp"
 #include "pool.hpp"
 #include "pool_layout.hpp"
+#include "reserve.hpp"
 #include "tx.hpp"
 
 namespace mpaxos {
@@ -23,6 +24,7 @@ struct PoolSpec {
   std::string machine;
   PoolLimits limits;
   std::uint64_t installation;  // bytes of zeroed state to install an image with; 0: none
+  Pages pages;
 };
 
 struct Promise {

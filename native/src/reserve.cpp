@@ -87,7 +87,7 @@ int allocate(int file, std::uint64_t offset, std::uint64_t size) {
 
 }  // namespace
 
-int reserve(int file, std::uint64_t size, bool touched) {
+int reserve(int file, std::uint64_t size, Pages pages) {
   // Ahead, as everything that is free would be filled before it shows.
   struct statfs info {};
   if (::fstatfs(file, &info) == 0 && info.f_blocks > 0 &&  // none: without a limit
@@ -95,15 +95,15 @@ int reserve(int file, std::uint64_t size, bool touched) {
     return ENOSPC;
   }
   if (::ftruncate(file, static_cast<off_t>(size)) != 0) return errno;
-  LargePages pages(file, size);
+  LargePages large(file, pages == Pages::kAsTheyCome ? 0 : size);
   for (std::uint64_t offset = 0; offset < size;) {
     // What is left behind the last whole large page comes alone.
     const auto left = size - offset;
     const auto part =
         left < kLargePage ? left : std::min<std::uint64_t>(left & -kLargePage, kStep);
-    if (!pages.fill(offset, part)) {
-      const int error =
-          touched ? write_zeros(file, offset, part) : allocate(file, offset, part);
+    if (!large.fill(offset, part)) {
+      const int error = pages == Pages::kTouched ? write_zeros(file, offset, part)
+                                                 : allocate(file, offset, part);
       if (error != 0) return error;
     }
     offset += part;

@@ -263,11 +263,13 @@ class Pool:
         max_reply_slots: int,
         installing: bool = False,
         log_only: bool = False,
+        brief: bool = False,
     ) -> None:
         """Create atomically (temporary name, fsync, rename, fsync of the directory). With
         `installing` it is one for an ImageTarget, and no replica until the image is complete.
         With `log_only` (the limits are 0 then) it is for promise and log of a replica whose state
-        lives elsewhere: its applied position means nothing and does not bound truncation.
+        lives elsewhere: its applied position means nothing and does not bound truncation. With
+        `brief` another is soon to take its place: its memory is reserved, but not made ready.
         Raises StorageFull, StorageForeign (something is already there)."""
     def __init__(
         self, path: str, *, cluster: bytes, replica: int, size: int, installing: bool = False

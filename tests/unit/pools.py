@@ -40,6 +40,7 @@ def make(
     max_sessions: int = 64,
     max_reply_slots: int = 512,
     installing: bool = False,
+    brief: bool = False,
 ) -> None:
     Pool.create(
         str(path),
@@ -53,6 +54,7 @@ def make(
         max_sessions=max_sessions,
         max_reply_slots=max_reply_slots,
         installing=installing,
+        brief=brief,
     )
 
 

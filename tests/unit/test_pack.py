@@ -167,8 +167,15 @@ def test_an_image_goes_on_across_packing(directory: Path) -> None:
         world.engine.pack(95)
         world.apply([(world.rng.randbytes(12), world.rng.randbytes(300))])
     assert len(chunks) > 5
-    path, limits = directory / "target", {"state_limit": 20 * MIB, "max_reply_slots": WINDOW}
-    pools.make(path, size=SIZE, max_sessions=64, installing=True, **limits)
+    path = directory / "target"
+    pools.make(
+        path,
+        size=SIZE,
+        state_limit=20 * MIB,
+        max_sessions=64,
+        max_reply_slots=WINDOW,
+        installing=True,
+    )
     pool = pools.reopen(path, size=SIZE, installing=True)
     target = ImageTarget(pool)
     assert [target.install(chunk) for chunk in chunks][-1]

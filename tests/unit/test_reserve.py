@@ -52,6 +52,16 @@ def test_large_pages_without_asking_the_mount(memory: Path, installing: bool) ->
     assert reserved(path) == pools.SIZE
 
 
+def test_a_pool_that_is_soon_replaced_is_not_made_ready(memory: Path) -> None:
+    path = memory / "pool"
+    pools.make(path, brief=True)
+    pool = pools.reopen(path)
+    found = mapped(path)
+    pool.close()
+    assert found["ShmemPmdMapped"] == 0 < found["Rss"]
+    assert reserved(path) == pools.SIZE
+
+
 @pytest.mark.parametrize("installing", [False, True])
 @pytest.mark.parametrize("in_memory", [False, True])
 def test_all_of_it_is_reserved(

@@ -4,7 +4,7 @@ The protocol (mpaxos.core.transfer) says what is to be done, in Output.transfer;
 and the results go back as events. Neither may hold up the replica:
 
 - **Making chunks** happens between two slots on the thread that applies, a bounded cost at a time.
-  While commands are being decided, each chunk is followed by a rest of five times what it took, so
+  While commands are being decided, each chunk is followed by a rest of six times what it took, so
   that a source keeps most of its time for its clients. A chunk is made right before a step, not
   after one: the step that sends it is the one that asks for the next, and no other is needed.
 - **Installing** happens on a thread of its own, in a store beside the one that serves.
@@ -89,7 +89,7 @@ class Deciding(Protocol):
 class ImageMaker:
     """Makes the chunks of images of one engine."""
 
-    REST = 5
+    REST = 6
     """How long the rest after a chunk is, in what it took. Less, and where source and target share
     a machine the clients may have less than half of what they had: docs/state-transfer.md."""
 

@@ -95,7 +95,8 @@ def initialise(config: ClusterConfig, replica: int, lives: Lives | None = None) 
 def write_replica(config: ClusterConfig, replica: int, lives: Lives) -> None:
     """Fill an empty directory. Raises StorageFull."""
     directory = config.directory(replica)
-    pool_size = _make_memory(config, replica, directory)
+    lost = lives.recovering  # its first pool lasts until it has received the state
+    pool_size = _make_memory(config, replica, directory, brief=lost)
     LivesFile.create(directory, Identity(config.cluster_id, replica), lives)
     plain = config.durability == "pmem" and not config.volatile
     marker = Marker(
@@ -119,11 +120,11 @@ def write_marker(directory: Path, marker: Marker) -> None:
     write_durably(directory / MARKER, msgspec.json.format(msgspec.json.encode(marker)) + b"\n")
 
 
-def _make_memory(config: ClusterConfig, replica: int, directory: Path) -> int:
+def _make_memory(config: ClusterConfig, replica: int, directory: Path, *, brief: bool) -> int:
     """What is durable beside the lives; the size of the pool, 0 where there is none."""
     cluster, log_size = config.cluster_id, config.pool.log_size
     if not config.volatile:
-        create_pool(config, replica, directory / POOL)
+        create_pool(config, replica, directory / POOL, brief=brief)
         return config.pool.size
     if config.durability == "pmem":
         return pmem.create_log(
@@ -146,8 +147,9 @@ def _make_memory(config: ClusterConfig, replica: int, directory: Path) -> int:
     return 0
 
 
-def create_pool(config: ClusterConfig, replica: int, path: Path, installing: bool = False) -> None:
-    """Make the pool of a persistent machine. Raises StorageForeign, StorageFull."""
+def create_pool(config: ClusterConfig, replica: int, path: Path, *, brief: bool) -> None:
+    """Make the pool of a persistent machine, see Pool.create. Raises StorageForeign,
+    StorageFull."""
     limits = config.limits
     Pool.create(
         str(path),
@@ -160,7 +162,7 @@ def create_pool(config: ClusterConfig, replica: int, path: Path, installing: boo
         state_limit=config.state_limit,
         max_sessions=limits.max_sessions,
         max_reply_slots=limits.max_reply_slots,
-        installing=installing,
+        brief=brief,
     )
 
 
