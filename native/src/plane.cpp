@@ -98,7 +98,7 @@ std::pair<std::int64_t, std::vector<Event>> Plane::poll(std::int64_t until, std:
     if (hub_.has_events() || woken_.exchange(false) || !undisturbed) break;
     hub_.flush();
     if (hub_.has_events() || monotonic_now() >= std::min(last, hub_.held_until())) break;
-    if (dialling) {
+    if (dialling && !hub_.gathers()) {  // who gathers looks again at once
       hub_.readiness().watch();
       io_.restart();
       io_.run_one_until(std::chrono::steady_clock::time_point(std::chrono::nanoseconds(deadline)));
