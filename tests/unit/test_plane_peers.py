@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import socket
 import struct
 import time
 from collections.abc import Iterator
@@ -24,6 +26,7 @@ from tests.unit.plane_world import (
     World,
     entry,
     frame,
+    hello,
     peer_hello,
     peer_message,
     requests,
@@ -428,3 +431,32 @@ def test_connections_to_the_peer_port_are_limited(world: World) -> None:
         wire.socket.close()
     world.wait(lambda: world.counter("connections_peer") == 0, "the end of all")
     assert as_peer(world)
+
+
+def test_a_request_is_handed_out_at_once_while_a_peer_is_dialled(world: World) -> None:
+    with socket.socket() as deaf, socket.socket() as first:
+        # Its queue is full: who dials it gets no answer, and no handler of asio runs meanwhile.
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        first.connect(deaf.getsockname())
+        plane = world.open(1, peers={0: deaf.getsockname()})
+        with socket.create_connection(("127.0.0.1", plane.ports()[1])) as client:
+            client.sendall(hello(5))
+            client.settimeout(0.001)
+            welcome = b""
+            while not welcome:
+                world.turn()
+                with contextlib.suppress(TimeoutError):
+                    welcome = client.recv(100)
+            began = time.monotonic_ns()
+            idle, events = plane.poll(began + 20_000_000_000, 8, True)
+            assert not events
+            slept = []
+            for sequence in range(1, 6):
+                client.sendall(requests(entry(5, sequence)))
+                asked = time.monotonic_ns()
+                answered, events = plane.poll(asked + 20_000_000_000, 8, True)
+                assert [event[0] for event in events] == [_native.EVENT_BATCH]
+                slept.append(answered - asked)
+            # The best of them: a busy machine may hold up the others.
+            assert min(slept) < (idle - began) // 2, "it slept as long as with nothing to do"
